@@ -1,0 +1,1 @@
+"""Configurations: one file per experiment or table."""

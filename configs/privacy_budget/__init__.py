@@ -1,0 +1,1 @@
+"""Configurations of experiments.privacy_budget."""

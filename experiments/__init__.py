@@ -1,0 +1,1 @@
+"""Binaries: one absl program per question, thin over the library."""

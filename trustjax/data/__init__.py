@@ -1,0 +1,48 @@
+"""Corpora, tokenisation and fixed-shape arrays.
+
+The way of a data set through this room:
+
+  load_corpus     name -> NluCorpus: utterances of words, BIO tags, an intent
+  prepare         NluCorpus -> PreparedCorpus: vocabulary and masked arrays
+  gather          arrays and drawn indices -> the examples of a lot
+
+Its pieces, which can be used alone:
+
+  Utterance, NluCorpus, describe, drop_repeats       what a corpus is
+  synthetic_corpus                                   the embedded corpus
+  dataset_names, dataset_help                        what can be loaded
+  Vocabulary, build_vocabulary, load_vocabulary      words
+  WordpieceTokenizer, load_wordpiece                 wordpieces of BERT
+  encode_split, count_truncation, CHARACTERS         arrays
+
+The TFDS builders of SNIPS, ATIS, NLU-Evaluation, CLINC150 and Banking77 are in
+`trustjax.data.tfds_builders`, imported on demand because TFDS is slow to
+import. They store array_record files and are read without TensorFlow.
+
+Arrays are NumPy: nothing here imports JAX.
+"""
+
+from trustjax.data._corpus import SPLITS as SPLITS
+from trustjax.data._corpus import CorpusStatistics as CorpusStatistics
+from trustjax.data._corpus import NluCorpus as NluCorpus
+from trustjax.data._corpus import Utterance as Utterance
+from trustjax.data._corpus import describe as describe
+from trustjax.data._corpus import drop_repeats as drop_repeats
+from trustjax.data._encoding import CHARACTERS as CHARACTERS
+from trustjax.data._encoding import Tokenizer as Tokenizer
+from trustjax.data._encoding import Truncation as Truncation
+from trustjax.data._encoding import count_truncation as count_truncation
+from trustjax.data._encoding import encode_split as encode_split
+from trustjax.data._encoding import encoded_length as encoded_length
+from trustjax.data._encoding import gather as gather
+from trustjax.data._load import dataset_help as dataset_help
+from trustjax.data._load import dataset_names as dataset_names
+from trustjax.data._load import load_corpus as load_corpus
+from trustjax.data._prepare import PreparedCorpus as PreparedCorpus
+from trustjax.data._prepare import prepare as prepare
+from trustjax.data._synthetic import synthetic_corpus as synthetic_corpus
+from trustjax.data._vocabulary import Vocabulary as Vocabulary
+from trustjax.data._vocabulary import build_vocabulary as build_vocabulary
+from trustjax.data._vocabulary import load_vocabulary as load_vocabulary
+from trustjax.data._wordpiece import WordpieceTokenizer as WordpieceTokenizer
+from trustjax.data._wordpiece import load_wordpiece as load_wordpiece

@@ -1,0 +1,204 @@
+"""TFDS builders of the real data sets, without TensorFlow.
+
+Each builder reads a folder (manual_dir) in one of the layouts it accepts, or
+downloads its public source, and stores the utterances as array_record files.
+`as_data_source` reads them back with random access and no TensorFlow.
+
+  builder         accepted layouts of manual_dir
+  Snips           {train,valid,test}/{seq.in,seq.out,label}; the authors' JSON
+  Atis            {train,valid,test}/{seq.in,seq.out,label} (never downloaded)
+  NluEvaluation   the annotated CSV; a fold KFold_k; {train,test}.jsonl
+  Clinc150        data_full.json, with or without domains.json
+  Banking77       {train,test}.csv
+
+TFDS is slow to import, so `trustjax.data` imports this module on demand.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+
+from trustjax.data._corpus import SPLITS, NluCorpus, Utterance
+from trustjax.data._sources import SOURCES, cache_dir, locate
+
+_OPTIONAL = ("user", "domain", "mark")
+
+
+class NluBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """What the builders share; a subclass names its source.
+
+  Prepared data are stored under a hash of the files and options, so changed
+  files or another folder are prepared anew instead of being mistaken for
+  what was prepared before.
+
+  Attributes:
+    SOURCE: The name of the data set in the registry of sources.
+  """
+
+  # Part of the cache's path: raise it when a reader changes what it returns.
+  VERSION = tfds.core.Version("1.0.0")
+  SOURCE = ""
+  # TFDS looks beside the module for checksum and citation files, by way of a
+  # package that it does not require. There are none: files are located, and
+  # downloads checked, before TFDS is involved.
+  code_path = None
+  pkg_dir_path = None
+  url_infos: ClassVar[dict[str, Any]] = {}
+
+  def __init__(
+    self,
+    *,
+    manual_dir: str | os.PathLike[str] | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    **options: Any,
+  ):
+    """Finds the files; nothing is prepared yet.
+
+    Args:
+      manual_dir: The folder of the user's files; None downloads.
+      data_dir: Where prepared data go; None takes $TRUSTJAX_CACHE_DIR or
+        else ~/.cache/trustjax.
+      **options: Options of the reader, such as validation_share.
+
+    Raises:
+      FileNotFoundError: If files are missing; says how to get them.
+      ValueError: If an option is unknown.
+    """
+    self.located = locate(SOURCES[self.SOURCE], manual_dir, data_dir, options)
+    root = cache_dir(data_dir) / "tfds" / self.located.key()
+    super().__init__(data_dir=str(root), file_format="array_record")
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    text = tfds.features.Text
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict(
+        {
+          # Words and tags joined by spaces: several times faster to read
+          # back than sequences, and neither ever holds a space.
+          "tokens": text(),
+          "slots": text(),
+          "intent": text(),
+          **{field: text() for field in _OPTIONAL},
+        }
+      ),
+      description=self.located.source.summary,
+      homepage=self.located.source.homepage,
+      license=self.located.source.license,
+      disable_shuffling=True,
+      metadata=tfds.core.MetadataDict(),
+    )
+
+  def _split_generators(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+    del dl_manager  # The files were located, and downloaded, beforehand.
+    reading = self.located.read()
+    metadata = self.info.metadata
+    if metadata is not None:
+      metadata["notes"] = list(reading.notes)
+    return {
+      split: self._generate_examples(reading.splits[split]) for split in SPLITS
+    }
+
+  def _generate_examples(
+    self, utterances: Any
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
+    for index, utterance in enumerate(utterances):
+      yield (
+        index,
+        {
+          "tokens": " ".join(utterance.tokens),
+          "slots": " ".join(utterance.slots),
+          "intent": utterance.intent,
+          **{f: getattr(utterance, f) or "" for f in _OPTIONAL},
+        },
+      )
+
+  def corpus(self) -> NluCorpus:
+    """Prepares the data unless that was done, and reads them back.
+
+    Returns:
+      The corpus.
+
+    Raises:
+      FileNotFoundError: If a file is missing; says how to get it.
+      ValueError: If a file is malformed, or the cached copy is damaged.
+    """
+    prepared = pathlib.Path(self.data_dir)
+    if not prepared.is_dir():
+      try:
+        self.download_and_prepare()
+      except OSError:
+        # Another process may have finished the same copy first.
+        if not prepared.is_dir():
+          raise
+    splits = {}
+    for split in SPLITS:
+      try:
+        # The logging decorator of TFDS hides the parameters.
+        source = self.as_data_source(split=split)  # pyright: ignore
+        rows = source.__getitems__(list(range(len(source))))
+        splits[split] = tuple(_utterance(row) for row in rows)
+      except Exception as error:
+        raise ValueError(
+          f"the prepared copy of {self.SOURCE!r} in {self.data_dir} cannot "
+          f"be read ({error}); delete that folder to prepare it again"
+        ) from error
+    layout = self.located.layout.name
+    notes = (self.info.metadata or {}).get("notes", [])
+    return NluCorpus(
+      name=self.SOURCE,
+      splits=splits,
+      license=self.located.source.license,
+      notes=(f"read from layout {layout}", *notes),
+    )
+
+
+def _utterance(row: Any) -> Utterance:
+  """Turns a stored example back into the utterance it came from."""
+  return Utterance(
+    tokens=tuple(row["tokens"].decode().split(" ")),
+    slots=tuple(row["slots"].decode().split(" ")),
+    intent=row["intent"].decode(),
+    **{field: row[field].decode() or None for field in _OPTIONAL},
+  )
+
+
+class Snips(NluBuilder):
+  """SNIPS voice assistant requests: 7 intents, 39 slot types."""
+
+  SOURCE = "snips"
+
+
+class Atis(NluBuilder):
+  """ATIS air travel requests, supplied by the user."""
+
+  SOURCE = "atis"
+
+
+class NluEvaluation(NluBuilder):
+  """NLU-Evaluation (HWU64): 64 intents in 18 scenarios."""
+
+  SOURCE = "nlu_evaluation"
+
+
+class Clinc150(NluBuilder):
+  """CLINC150: 150 intents in 10 domains, and out-of-scope utterances."""
+
+  SOURCE = "clinc150"
+
+
+class Banking77(NluBuilder):
+  """Banking77: 77 intents of a bank's customers."""
+
+  SOURCE = "banking77"
+
+
+BUILDERS = {
+  builder.SOURCE: builder
+  for builder in (Snips, Atis, NluEvaluation, Clinc150, Banking77)
+}

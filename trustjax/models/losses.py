@@ -1,0 +1,81 @@
+"""Losses of ONE record, the unit that privacy protects."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from trustjax.models import _model
+
+
+def joint_loss(
+    model: _model.Model,
+    *,
+    intent_weight: float = 1.0,
+    slot_weight: float = 1.0,
+    unknown_rate: float = 0.0,
+    unknown_id: int = 1,
+) -> Callable[..., tuple[Float[Array, ""], dict[str, Any]]]:
+  """Cross-entropy of the intent plus mean cross-entropy of the slots.
+
+  The slot mean runs over this record's own positions (`slot_mask` if the
+  example has one, else `mask`), which a per-record clip allows. Labels of -1
+  are ignored; a record without any label has loss zero.
+
+  Args:
+    model: The model.
+    intent_weight: Weight of the intent's cross-entropy.
+    slot_weight: Weight of the slots' mean cross-entropy.
+    unknown_rate: Share of the words that training replaces by the unknown
+      word, drawn by the record's key, so that the model learns to read
+      context and characters.
+    unknown_id: Token of the unknown word.
+
+  Returns:
+    `loss_fn(params, example, key) -> (loss, aux)`; aux holds `intent_correct`
+    and `slot_correct` (mean over the positions).
+  """
+  _model.check_rate("unknown_rate", unknown_rate)
+
+  def loss_fn(params, example, key):
+    dropout_key = None
+    if key is not None:
+      dropout_key, word_key = jax.random.split(key)
+      if unknown_rate > 0:
+        tokens = example["tokens"]
+        hide = jax.random.bernoulli(word_key, unknown_rate, tokens.shape)
+        hide = hide & example["mask"]
+        example = example | {"tokens": jnp.where(hide, unknown_id, tokens)}
+    logits = model.apply(params, example, dropout_key)
+    slot_mask = example.get("slot_mask", example["mask"])
+    intent_loss, intent_correct = _cross_entropy(
+        logits.intent[None, :],
+        example["intent"][None],
+        jnp.ones((1,), bool),
+    )
+    slot_loss, slot_correct = _cross_entropy(
+        logits.slots, example["slots"], slot_mask
+    )
+    loss = intent_weight * intent_loss + slot_weight * slot_loss
+    return loss, {
+        "intent_correct": intent_correct,
+        "slot_correct": slot_correct,
+    }
+
+  return loss_fn
+
+
+def _cross_entropy(
+    logits: Float[Array, "n labels"], labels: Int[Array, " n"], mask
+):
+  """Mean cross-entropy and accuracy over labelled positions of the mask."""
+  counted = (mask & (labels >= 0)).astype(logits.dtype)
+  total = jnp.maximum(counted.sum(), 1.0)
+  log_probs = jax.nn.log_softmax(logits)
+  chosen = jnp.take_along_axis(
+      log_probs, jnp.maximum(labels, 0)[:, None], axis=1
+  )[:, 0]
+  correct = (jnp.argmax(logits, axis=1) == labels).astype(logits.dtype)
+  return -(counted @ chosen) / total, (counted @ correct) / total

@@ -1,0 +1,188 @@
+"""The quantity that is missing for a target epsilon, over the whole run."""
+
+from collections.abc import Callable
+import dataclasses
+import math
+
+import scipy.optimize
+
+from trustjax.privacy import _mechanism
+
+_LEAST_NOISE, _MOST_NOISE = 1e-2, 1e4
+_MOST_STEPS = 10**7
+
+
+def _epsilon(mechanism, delta, accountant):
+  bounds = mechanism.epsilon(delta)
+  value = bounds.pld if accountant == "pld" else bounds.rdp
+  if value is None:
+    raise ValueError(f"accountant: got {accountant!r}; {bounds.rdp_reason}")
+  return value
+
+
+def _check_target(target_epsilon, accountant):
+  if not (math.isfinite(target_epsilon) and target_epsilon > 0):
+    raise ValueError(
+        f"target_epsilon: got {target_epsilon}; it must be finite and positive"
+    )
+  if accountant not in ("pld", "rdp"):
+    raise ValueError(
+        f"accountant: got {accountant!r}; allowed are 'pld' and 'rdp'"
+    )
+
+
+def calibrate_noise_multiplier(
+    mechanism: _mechanism.Mechanism,
+    target_epsilon: float,
+    delta: float,
+    *,
+    accountant: str = "pld",
+    tolerance: float = 1e-4,
+) -> _mechanism.Mechanism:
+  """Finds the least noise multiplier whose epsilon meets the target.
+
+  The whole schedule is composed, and the sensitivity factor enters, so a
+  mechanism for clip groups comes out with twice the noise.
+
+  Args:
+    mechanism: Everything but the noise multiplier, which is ignored.
+    target_epsilon: Epsilon to stay at or below.
+    delta: In (0, 1).
+    accountant: "pld" or "rdp".
+    tolerance: Relative; the result is never below the true value.
+
+  Returns:
+    The mechanism with its noise multiplier.
+
+  Raises:
+    ValueError: No noise multiplier up to 10,000 reaches the target.
+  """
+  _check_target(target_epsilon, accountant)
+
+  def at(sigma):
+    return dataclasses.replace(mechanism, noise_multiplier=sigma)
+
+  def gap(sigma):
+    return _epsilon(at(sigma), delta, accountant) - target_epsilon
+
+  # Brackets from the middle outwards: small multipliers are slow to account.
+  start = mechanism.sensitivity_factor
+  high = start
+  while gap(high) > 0:
+    high *= 2
+    if high > _MOST_NOISE:
+      raise ValueError(
+          f"target_epsilon: got {target_epsilon}; at delta {delta} even a noise"
+          f" multiplier of {_MOST_NOISE:g} gives"
+          f" {_epsilon(at(_MOST_NOISE), delta, accountant):.4g}"
+      )
+  low = high / 2
+  while gap(low) <= 0:
+    high, low = low, low / 2
+    if low < _LEAST_NOISE:
+      return at(high)
+  root = float(scipy.optimize.brentq(gap, low, high, rtol=tolerance))
+  # Brent stops within the tolerance on either side; the budget is one-sided.
+  while gap(root) > 0:
+    root *= 1 + tolerance
+  return at(root)
+
+
+def _largest(feasible: Callable[[int], bool], most: int) -> int:
+  """Largest n in [0, most] with feasible(n), for a falling predicate."""
+  low, high = 0, 1
+  while high < most and feasible(high):
+    low, high = high, min(2 * high, most)
+  if high == most and feasible(most):
+    return most
+  while high - low > 1:
+    middle = (low + high) // 2
+    low, high = (middle, high) if feasible(middle) else (low, middle)
+  return low
+
+
+def calibrate_num_steps(
+    mechanism: _mechanism.Mechanism,
+    target_epsilon: float,
+    delta: float,
+    *,
+    accountant: str = "pld",
+) -> _mechanism.Mechanism:
+  """Finds the most steps whose epsilon meets the target.
+
+  Args:
+    mechanism: Everything but the number of steps, which is ignored.
+    target_epsilon: Epsilon to stay at or below.
+    delta: In (0, 1).
+    accountant: "pld" or "rdp".
+
+  Returns:
+    The mechanism with its number of steps.
+
+  Raises:
+    ValueError: Even one step exceeds the target.
+  """
+  _check_target(target_epsilon, accountant)
+
+  def at(steps):
+    return dataclasses.replace(mechanism, num_steps=steps)
+
+  def feasible(steps):
+    return _epsilon(at(steps), delta, accountant) <= target_epsilon
+
+  steps = _largest(feasible, _MOST_STEPS)
+  if steps == 0:
+    raise ValueError(
+        f"target_epsilon: got {target_epsilon}; one step at noise multiplier"
+        f" {mechanism.noise_multiplier} already gives"
+        f" {_epsilon(at(1), delta, accountant):.4g}"
+    )
+  return at(steps)
+
+
+def calibrate_batch_size(
+    mechanism: _mechanism.Mechanism,
+    num_records: int,
+    target_epsilon: float,
+    delta: float,
+    *,
+    accountant: str = "pld",
+) -> _mechanism.Mechanism:
+  """Finds the largest expected batch size whose epsilon meets the target.
+
+  Args:
+    mechanism: Everything but the sampling rate, which is ignored.
+    num_records: Records in the data set.
+    target_epsilon: Epsilon to stay at or below.
+    delta: In (0, 1).
+    accountant: "pld" or "rdp".
+
+  Returns:
+    The mechanism with sampling rate batch size / num_records.
+
+  Raises:
+    ValueError: Even an expected batch of one record exceeds the target, or
+      the sampler draws no random lots.
+  """
+  _check_target(target_epsilon, accountant)
+  if mechanism.sampler == "shuffled":
+    raise ValueError(
+        "sampler: got 'shuffled'; without amplification the batch size does"
+        " not change epsilon per epoch"
+    )
+
+  def at(batch):
+    return dataclasses.replace(
+        mechanism, sampling_rate=batch / num_records, num_records=num_records
+    )
+
+  def feasible(batch):
+    return _epsilon(at(batch), delta, accountant) <= target_epsilon
+
+  batch = _largest(feasible, num_records)
+  if batch == 0:
+    raise ValueError(
+        f"target_epsilon: got {target_epsilon}; an expected batch of one"
+        f" record already gives {_epsilon(at(1), delta, accountant):.4g}"
+    )
+  return at(batch)

@@ -1,0 +1,173 @@
+"""Engines `scan` and `vmap`: one program, a bounded chunk of units at a time.
+
+The clipped sum is carried from chunk to chunk, so memory holds one chunk of
+per-unit gradients whatever the lot. The trip count is traced: chunks behind
+the last drawn record are not run, which makes most of the padding of a Poisson
+lot free.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from trustjax.privacy import _lot
+from trustjax.privacy._engines import _unit
+
+
+def scan_engine(loss_fn, rule, grouped, chunk_size):
+  """Builds the engine that runs one unit at a time inside one program.
+
+  Args:
+    loss_fn: Loss of one record.
+    rule: The clipping rule.
+    grouped: Whether units are clip groups.
+    chunk_size: None or 1.
+
+  Returns:
+    `(params, lot, key, clip_state) -> ClippedGrads`.
+  """
+  if chunk_size not in (None, 1):
+    raise ValueError(
+        f"chunk_size: got {chunk_size}; engine 'scan' holds one unit at a time,"
+        " so only None or 1 is allowed"
+    )
+
+  unit = _unit.make_unit(loss_fn, grouped)
+
+  def clip_chunk(params, chunk, key, scales, blocks):
+    part = jax.tree.map(lambda leaf: leaf[0], chunk)
+    clipped, *rest = _unit.clip_unit(
+        unit, rule, blocks, params, part, key, scales
+    )
+    return clipped, jax.tree.map(lambda leaf: leaf[None], tuple(rest))
+
+  return _over_chunks(clip_chunk, rule, 1)
+
+
+def vmap_engine(loss_fn, rule, grouped, chunk_size):
+  """Builds the engine that runs `chunk_size` units side by side.
+
+  Args:
+    loss_fn: Loss of one record.
+    rule: The clipping rule.
+    grouped: Whether units are clip groups.
+    chunk_size: Units held at a time; None holds the whole lot.
+
+  Returns:
+    `(params, lot, key, clip_state) -> ClippedGrads`.
+  """
+
+  unit = _unit.make_unit(loss_fn, grouped)
+
+  def clip_chunk(params, chunk, key, scales, blocks):
+    gradients, losses, aux = jax.vmap(unit, in_axes=(None, 0, None))(
+        params, chunk, key
+    )
+    norms = jax.vmap(lambda g: _unit.block_norms(g, blocks))(gradients)
+    factors, norm, _, nonfinite = jax.vmap(
+        lambda *values: _unit.unit_factors(rule, *values),
+        in_axes=(0, None, 0, 0),
+    )(norms, scales, losses, chunk.valid)
+    clipped = _weighted_sum(gradients, norms, factors, blocks)
+    losses, aux = _unit.report(losses, aux, chunk.valid)
+    return clipped, (norm, losses, aux, nonfinite)
+
+  return _over_chunks(clip_chunk, rule, chunk_size)
+
+
+def _weighted_sum(gradients, norms, factors, blocks):
+  """Sums factor * gradient over units, [chunk, ...] to [...].
+
+  The usual chunk is finite throughout and is one contraction. Only a chunk
+  with a non-finite gradient pays for replacing it: its factor is zero, but
+  0 * nan is nan.
+  """
+  leaves, treedef = jax.tree.flatten(gradients)
+  finite = jnp.all(jnp.isfinite(norms), axis=-1)
+
+  def contract(leaves):
+    return [
+        jnp.tensordot(
+            factors[:, block],
+            leaf.astype(jnp.float32),
+            axes=1,
+            precision=jax.lax.Precision.HIGHEST,
+        )
+        for block, leaf in zip(blocks, leaves)
+    ]
+
+  def replace_then_contract(leaves):
+    def replace(leaf):
+      keep = jnp.reshape(finite, finite.shape + (1,) * (leaf.ndim - 1))
+      return jnp.where(keep, leaf, jnp.zeros_like(leaf))
+
+    return contract([replace(leaf) for leaf in leaves])
+
+  return jax.tree.unflatten(
+      treedef,
+      jax.lax.cond(jnp.all(finite), contract, replace_then_contract, leaves),
+  )
+
+
+def _over_chunks(clip_chunk, rule, chunk_size):
+  """Accumulates `clip_chunk` over the lot's leading axis."""
+
+  def run(params, lot: _lot.Lot, key, clip_state) -> _lot.ClippedGrads:
+    size = _checked_chunk_size(chunk_size, lot)
+    blocks = rule.blocks(params)
+    scales = rule.scales(clip_state, params)
+
+    def clip_at(i):
+      chunk = jax.tree.map(
+          lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i * size, size), lot
+      )
+      return clip_chunk(params, chunk, key, scales, blocks)
+
+    def body(i, carry):
+      total, seen = carry
+      clipped, rest = clip_at(i)
+      seen = jax.tree.map(
+          lambda whole, part: jax.lax.dynamic_update_slice_in_dim(
+              whole, part, i * size, 0
+          ),
+          seen,
+          rest,
+      )
+      return jax.tree.map(jnp.add, total, clipped), seen
+
+    # What the skipped chunks would report: zeros, like any padded record.
+    num_units = lot.valid.shape[0]
+    seen = jax.tree.map(
+        lambda leaf: jnp.zeros((num_units,) + leaf.shape[1:], leaf.dtype),
+        jax.eval_shape(clip_at, 0)[1],
+    )
+    total, (norms, losses, aux, nonfinite) = jax.lax.fori_loop(
+        0, _num_chunks(lot, size), body, (_unit.zeros_like_sum(params), seen)
+    )
+    return _lot.ClippedGrads(
+        sum=total,
+        norms=norms,
+        losses=losses,
+        aux=aux,
+        num_nonfinite=jnp.sum(nonfinite),
+    )
+
+  return run
+
+
+def _checked_chunk_size(chunk_size, lot):
+  num_units = lot.valid.shape[0]
+  size = num_units if chunk_size is None else chunk_size
+  if size < 1 or num_units % size:
+    units = "groups" if lot.valid.ndim > 1 else "slots"
+    raise ValueError(
+        f"chunk_size: got {size}, which does not divide the lot's"
+        f" {num_units} {units}; choose a divisor"
+    )
+  return size
+
+
+def _num_chunks(lot, size):
+  """Chunks up to the last unit that holds a record (traced)."""
+  holds = jnp.reshape(lot.valid, (lot.valid.shape[0], -1)).any(axis=1)
+  units = jnp.arange(1, holds.shape[0] + 1)
+  return (jnp.max(jnp.where(holds, units, 0)) + size - 1) // size

@@ -1,0 +1,66 @@
+"""Engine `loop`: a Python loop over units. Slow, plain, and the oracle."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from trustjax.privacy import _lot
+from trustjax.privacy._engines import _unit
+
+
+def loop_engine(
+    loss_fn, rule, grouped, chunk_size, *, compiled: bool = True
+):
+  """Builds the per-unit loop.
+
+  Args:
+    loss_fn: Loss of one record.
+    rule: The clipping rule.
+    grouped: Whether units are clip groups.
+    chunk_size: Must be None or 1: the loop holds one unit at a time.
+    compiled: Compile the work on one unit, as a careful user would; False
+      dispatches every operation by itself, as DP-SGD was first written.
+
+  Returns:
+    The engine's function; it runs on the host and must not be traced.
+  """
+  if chunk_size not in (None, 1):
+    raise ValueError(
+        f"chunk_size: got {chunk_size}; engine 'loop' holds one unit at a time,"
+        " so only None or 1 is allowed"
+    )
+
+  unit = _unit.make_unit(loss_fn, grouped)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def compiled_unit(blocks, *arguments):
+    return _unit.clip_unit(unit, rule, blocks, *arguments)
+
+  def eager_unit(blocks, *arguments):
+    return _unit.clip_unit(unit, rule, blocks, *arguments)
+
+  one = compiled_unit if compiled else eager_unit
+
+  def run(params, lot: _lot.Lot, key, clip_state) -> _lot.ClippedGrads:
+    blocks = rule.blocks(params)
+    scales = rule.scales(clip_state, params)
+    total = _unit.zeros_like_sum(params)
+    seen = []
+    for i in range(lot.valid.shape[0]):
+      part = jax.tree.map(lambda leaf, i=i: leaf[i], lot)
+      clipped, *rest = one(blocks, params, part, key, scales)
+      total = jax.tree.map(jnp.add, total, clipped)
+      seen.append(rest)
+    norms, losses, aux, nonfinite = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *map(tuple, seen)
+    )
+    return _lot.ClippedGrads(
+        sum=total,
+        norms=norms,
+        losses=losses,
+        aux=aux,
+        num_nonfinite=jnp.sum(nonfinite),
+    )
+
+  return run

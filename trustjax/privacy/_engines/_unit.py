@@ -1,0 +1,181 @@
+"""One clip unit: its gradient, its norm, its clipped gradient.
+
+Every engine is a way to run these functions over a lot. A unit is one record
+([...] leading axes of the lot: [slots]) or one clip group ([groups, slots]).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from trustjax.privacy import _lot
+
+PyTree = Any
+LossFn = Callable[..., tuple[Float[Array, ""], PyTree]]
+
+
+def record_keys(key, ids):
+  """`fold_in(key, id)` for ids of any shape: a key belongs to its record."""
+  fold = jax.random.fold_in
+  for _ in range(ids.ndim):
+    fold = jax.vmap(fold, in_axes=(None, 0))
+  return fold(key, ids)
+
+
+def _zero_where_invalid(valid, tree):
+  def zero(leaf):
+    shape = valid.shape + (1,) * (leaf.ndim - valid.ndim)
+    return jnp.where(jnp.reshape(valid, shape), leaf, jnp.zeros_like(leaf))
+
+  return jax.tree.map(zero, tree)
+
+
+def record_gradient(loss_fn: LossFn) -> Callable:
+  """Makes `unit(params, lot, key) -> (gradient, losses, aux)` for records.
+
+  Args:
+    loss_fn: Loss of one record, `(params, example, key) -> (scalar, aux)`.
+
+  Returns:
+    A function of a lot without leading axes.
+  """
+
+  def unit(params, lot: _lot.Lot, key):
+    (loss, aux), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
+        params, lot.examples, jax.random.fold_in(key, lot.ids)
+    )
+    return gradient, loss, aux
+
+  return unit
+
+
+def group_gradient(loss_fn: LossFn) -> Callable:
+  """Makes `unit(params, lot, key) -> (gradient, losses, aux)` for groups.
+
+  The gradient is that of the mean loss over the group's drawn records: one
+  ordinary batched backward pass. The divisor may depend on the data because
+  clipping follows. An empty slot computes on a copy of the group's first
+  record, with weight zero, so that garbage in it cannot reach the gradient.
+
+  Args:
+    loss_fn: Loss of one record, `(params, example, key) -> (scalar, aux)`.
+
+  Returns:
+    A function of a lot with the leading axis [slots].
+  """
+
+  def unit(params, lot: _lot.Lot, key):
+    slots = jnp.arange(lot.valid.shape[0])
+    source = jnp.where(lot.valid, slots, jnp.argmax(lot.valid))
+    examples = jax.tree.map(lambda leaf: leaf[source], lot.examples)
+    keys = record_keys(key, lot.ids[source])
+    weights = lot.valid / jnp.maximum(jnp.sum(lot.valid), 1)
+
+    def mean_loss(params):
+      losses, aux = jax.vmap(loss_fn, in_axes=(None, 0, 0))(
+          params, examples, keys
+      )
+      return jnp.sum(losses * weights.astype(losses.dtype)), (losses, aux)
+
+    gradient, (losses, aux) = jax.grad(mean_loss, has_aux=True)(params)
+    return gradient, losses, aux
+
+  return unit
+
+
+def make_unit(loss_fn: LossFn, grouped: bool) -> Callable:
+  """The gradient of one clip unit: a group's or a record's."""
+  return group_gradient(loss_fn) if grouped else record_gradient(loss_fn)
+
+
+def block_norms(
+    gradient: PyTree, blocks: Sequence[int]
+) -> Float[Array, " blocks"]:
+  """L2 norm of each block of one unit's gradient, in float32."""
+  squares = [jnp.float32(0)] * (max(blocks) + 1)
+  for block, leaf in zip(blocks, jax.tree.leaves(gradient)):
+    squares[block] += jnp.sum(jnp.square(leaf.astype(jnp.float32)))
+  return jnp.sqrt(jnp.stack(squares))
+
+
+def unit_factors(rule, norms, scales, losses, valid):
+  """Clip factors of a unit, and what it may report.
+
+  A unit that holds no record, or whose loss or norm is not finite, gets the
+  factor zero in every block.
+
+  Args:
+    rule: The clipping rule.
+    norms: L2 norm of each block, [blocks].
+    scales: Bound of each block, [blocks].
+    losses: Loss of each record of the unit, [] or [slots].
+    valid: Which of them are drawn records, like `losses`.
+
+  Returns:
+    (factors [blocks], norm [], usable [], nonfinite []).
+  """
+  finite = jnp.all(jnp.isfinite(norms)) & jnp.all(
+      jnp.where(valid, jnp.isfinite(losses), True)
+  )
+  holds = jnp.any(valid)
+  usable = finite & holds
+  factors = jnp.where(usable, rule.factors(norms, scales), 0.0)
+  nonfinite = holds & ~finite
+  norm = jnp.where(usable, jnp.sqrt(jnp.sum(jnp.square(norms))), 0.0)
+  return factors, jnp.where(nonfinite, jnp.inf, norm), usable, nonfinite
+
+
+def scale_gradient(
+    gradient: PyTree,
+    factors: Float[Array, " blocks"],
+    usable: Bool[Array, ""],
+    blocks: Sequence[int],
+) -> PyTree:
+  """The clipped gradient in float32; exactly zero if the unit is unusable."""
+  leaves, treedef = jax.tree.flatten(gradient)
+  return jax.tree.unflatten(
+      treedef,
+      [
+          # A factor of zero is not enough: 0 * nan is nan.
+          jnp.where(usable, factors[block] * leaf.astype(jnp.float32), 0.0)
+          for block, leaf in zip(blocks, leaves)
+      ],
+  )
+
+
+def clip_unit(unit, rule, blocks, params, lot, key, scales):
+  """Runs one unit from data to clipped gradient.
+
+  Args:
+    unit: From `record_gradient` or `group_gradient`.
+    rule: The clipping rule.
+    blocks: Block index of each leaf.
+    params: Model parameters.
+    lot: The unit's part of the lot: [] or [slots].
+    key: The step's key for records.
+    scales: Bound of each block.
+
+  Returns:
+    (clipped gradient, norm, losses, aux, nonfinite).
+  """
+  gradient, losses, aux = unit(params, lot, key)
+  norms = block_norms(gradient, blocks)
+  factors, norm, usable, nonfinite = unit_factors(
+      rule, norms, scales, losses, lot.valid
+  )
+  clipped = scale_gradient(gradient, factors, usable, blocks)
+  return (clipped, norm) + report(losses, aux, lot.valid) + (nonfinite,)
+
+
+def report(losses, aux, valid):
+  """Losses and auxiliary outputs with invalid slots set to zero."""
+  losses = jnp.where(valid, losses.astype(jnp.float32), 0.0)
+  return losses, _zero_where_invalid(valid, aux)
+
+
+def zeros_like_sum(params: PyTree) -> PyTree:
+  """The empty clipped sum: float32 whatever the parameters' type."""
+  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
