@@ -23,18 +23,18 @@ def main(argv: Sequence[str]) -> None:
   workdirs = argv[1:]
   if not workdirs:
     raise app.UsageError(
-        "name at least one WORKDIR, a folder in which a binary wrote"
-        " results.json"
+      "name at least one WORKDIR, a folder in which a binary wrote results.json"
     )
   try:
     runs = reporting.read_runs(workdirs)
     page = reporting.render_html(runs, title=_TITLE.value)
-    reporting.write_text(_OUTPUT.value, page)
+    reporting.write_atomically(_OUTPUT.value, page)
   except (OSError, ValueError) as error:
     # The message says which file and where; a stack trace would bury it.
     sys.exit(f"experiments.report: {error}")
   size = len(page.encode()) / 1e6
-  print(f"{_OUTPUT.value}: {len(runs)} runs, {size:.1f} MB")
+  count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+  print(f"{_OUTPUT.value}: {count}, {size:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -50,11 +50,9 @@ class _MeanPoolTagger(nnx.Module):
 
 def _shift(words: Float[Array, "time dim"], by: int):
   """words[t + by] at position t, zero beyond the ends."""
-  if by == 0:
-    return words
-  pad = ((max(-by, 0), max(by, 0)), (0, 0))
-  padded = jnp.pad(words, pad)
-  return padded[:-by] if by < 0 and by else padded[by:]
+  if by >= 0:
+    return jnp.pad(words, ((0, by), (0, 0)))[by:]
+  return jnp.pad(words, ((-by, 0), (0, 0)))[:by]
 
 
 def mean_pool_tagger(

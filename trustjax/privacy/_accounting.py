@@ -19,6 +19,10 @@ _RELATIONS = {
     "zero_out": _RELATION.REPLACE_SPECIAL,
     "replace_one": _RELATION.REPLACE_ONE,
 }
+# Grid of the privacy loss: the accountant's default, and one that a search for
+# a bracket may use. Either gives an upper bound; the coarse one is looser by
+# about 1e-4 of epsilon, and eight times as fast.
+FINE, COARSE = 1e-4, 1e-3
 # Distinct noise multipliers that PLD composes one by one.
 _MAX_PIECES = 64
 
@@ -87,6 +91,7 @@ def poisson_epsilon(
     sampling_rate: float,
     adjacency: str,
     delta: float,
+    interval: float = FINE,
 ) -> EpsilonBounds:
   """Epsilon of Poisson-sampled Gaussian steps."""
   if any(piece.noise_multiplier == 0 for piece in pieces):
@@ -97,7 +102,7 @@ def poisson_epsilon(
         sampling_rate, dp_accounting.GaussianDpEvent(piece.noise_multiplier)
     )
 
-  bound = _pld_epsilon(pieces, event, adjacency, delta)
+  bound = _pld_epsilon(pieces, event, adjacency, delta, interval)
   if adjacency == "replace_one":
     # The RDP accountant has no bound for this relation under Poisson sampling.
     return EpsilonBounds(
@@ -115,6 +120,7 @@ def truncated_poisson_epsilon(
     capacity: int,
     adjacency: str,
     delta: float,
+    interval: float = FINE,
 ) -> EpsilonBounds:
   """Epsilon when lots beyond `capacity` keep a random subset."""
 
@@ -130,7 +136,7 @@ def truncated_poisson_epsilon(
   if any(piece.noise_multiplier == 0 for piece in pieces):
     return EpsilonBounds(pld=math.inf, rdp=None, rdp_reason=no_rdp)
   return EpsilonBounds(
-      pld=_pld_epsilon(pieces, event, adjacency, delta),
+      pld=_pld_epsilon(pieces, event, adjacency, delta, interval),
       rdp=None,
       rdp_reason=no_rdp,
   )
@@ -203,8 +209,10 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
   return float(scipy.optimize.brentq(excess, 0.0, high, xtol=1e-12))
 
 
-def _pld_epsilon(pieces, event, adjacency, delta):
-  accountant = pld.PLDAccountant(_RELATIONS[adjacency])
+def _pld_epsilon(pieces, event, adjacency, delta, interval):
+  accountant = pld.PLDAccountant(
+      _RELATIONS[adjacency], value_discretization_interval=interval
+  )
   for piece in pieces:
     accountant.compose(event(piece), piece.num_steps)
   return float(accountant.get_epsilon(delta))

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import math
 
 import scipy.optimize
 
+from trustjax.privacy import _accounting
 from trustjax.privacy import _mechanism
 
 _LEAST_NOISE, _MOST_NOISE = 1e-2, 1e4
 _MOST_STEPS = 10**7
 
 
-def _epsilon(mechanism, delta, accountant):
-  bounds = mechanism.epsilon(delta)
+def _epsilon(mechanism, delta, accountant, interval=_accounting.FINE):
+  bounds = _mechanism.epsilon_bounds(mechanism, delta, interval)
   value = bounds.pld if accountant == "pld" else bounds.rdp
   if value is None:
     raise ValueError(f"accountant: got {accountant!r}; {bounds.rdp_reason}")
@@ -58,34 +60,48 @@ def calibrate_noise_multiplier(
     ValueError: No noise multiplier up to 10,000 reaches the target.
   """
   _check_target(target_epsilon, accountant)
+  # Only noise over sensitivity matters, so clip groups and single records
+  # share one search.
+  factor = mechanism.sensitivity_factor
+  alone = dataclasses.replace(
+      mechanism, sensitivity_factor=1.0, noise_multiplier=1.0
+  )
+  found = _least_noise(alone, target_epsilon, delta, accountant, tolerance)
+  return dataclasses.replace(mechanism, noise_multiplier=factor * found)
 
-  def at(sigma):
-    return dataclasses.replace(mechanism, noise_multiplier=sigma)
 
-  def gap(sigma):
-    return _epsilon(at(sigma), delta, accountant) - target_epsilon
+@functools.lru_cache(maxsize=256)
+def _least_noise(mechanism, target_epsilon, delta, accountant, tolerance):
+  """The least noise multiplier at sensitivity factor 1."""
+
+  def gap(sigma, interval=_accounting.COARSE):
+    at = dataclasses.replace(mechanism, noise_multiplier=sigma)
+    return _epsilon(at, delta, accountant, interval) - target_epsilon
 
   # Brackets from the middle outwards: small multipliers are slow to account.
-  start = mechanism.sensitivity_factor
-  high = start
+  high = 1.0
   while gap(high) > 0:
     high *= 2
     if high > _MOST_NOISE:
       raise ValueError(
           f"target_epsilon: got {target_epsilon}; at delta {delta} even a noise"
-          f" multiplier of {_MOST_NOISE:g} gives"
-          f" {_epsilon(at(_MOST_NOISE), delta, accountant):.4g}"
+          f" multiplier of {high / 2:g} gives"
+          f" {gap(high / 2) + target_epsilon:.4g}"
       )
   low = high / 2
   while gap(low) <= 0:
     high, low = low, low / 2
     if low < _LEAST_NOISE:
-      return at(high)
-  root = float(scipy.optimize.brentq(gap, low, high, rtol=tolerance))
-  # Brent stops within the tolerance on either side; the budget is one-sided.
-  while gap(root) > 0:
-    root *= 1 + tolerance
-  return at(root)
+      return high
+  root = float(scipy.optimize.brentq(gap, low, high, rtol=tolerance / 4))
+  # The budget is one-sided: step to where the fine grid says it is met, and no
+  # further than one tolerance above where it is not.
+  step = 1 + tolerance
+  while gap(root, _accounting.FINE) > 0:
+    root *= step
+  while gap(root / step, _accounting.FINE) <= 0:
+    root /= step
+  return root
 
 
 def _largest(feasible: Callable[[int], bool], most: int) -> int:

@@ -150,7 +150,7 @@ class Mechanism:
       ValueError: delta is out of range.
     """
     _accounting.check_delta(delta)
-    return _epsilon(self, delta)
+    return epsilon_bounds(self, delta, _accounting.FINE)
 
   def naive(self) -> "Mechanism":
     """The mechanism as if the sensitivity were C. NOT a guarantee."""
@@ -216,7 +216,10 @@ class Mechanism:
 
 
 @functools.lru_cache(maxsize=256)
-def _epsilon(mechanism: Mechanism, delta: float) -> EpsilonBounds:
+def epsilon_bounds(
+    mechanism: Mechanism, delta: float, interval: float
+) -> EpsilonBounds:
+  """`Mechanism.epsilon` at a given grid of the privacy loss; remembered."""
   sigmas = mechanism.effective_noise_multipliers()
   if mechanism.sampler == "shuffled":
     assert mechanism.num_records is not None
@@ -237,7 +240,8 @@ def _epsilon(mechanism: Mechanism, delta: float) -> EpsilonBounds:
         mechanism.capacity,
         mechanism.adjacency,
         delta,
+        interval,
     )
   return _accounting.poisson_epsilon(
-      pieces, mechanism.sampling_rate, mechanism.adjacency, delta
+      pieces, mechanism.sampling_rate, mechanism.adjacency, delta, interval
   )

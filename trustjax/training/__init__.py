@@ -8,8 +8,10 @@
   make_optimizer      optax optimisers by name, for configs
 """
 
+from trustjax.training._checkpoint import check_identity as check_identity
 from trustjax.training._checkpoint import Checkpointer as Checkpointer
 from trustjax.training._checkpoint import CheckpointError as CheckpointError
+from trustjax.training._checkpoint import differences as differences
 from trustjax.training._interrupt import StopOnInterrupt as StopOnInterrupt
 from trustjax.training._loop import LoopOptions as LoopOptions
 from trustjax.training._loop import train as train

@@ -77,6 +77,10 @@ class Checkpointer:
     )
     self._manager.wait_until_finished()
 
+  def latest_step(self) -> int:
+    """Step of the newest checkpoint; 0 when there is none."""
+    return self._manager.latest_step() or 0
+
   def restore(
       self, template: _state.TrainState
   ) -> tuple[_state.TrainState, float] | None:
@@ -96,7 +100,8 @@ class Checkpointer:
       return None
     where = self.directory / str(step)
     about = self._read(where, step, about=ocp.args.JsonRestore()).about
-    self._check_identity(where, about)
+    saved = about.get("identity") if isinstance(about, dict) else None
+    check_identity(where, saved, self._identity)
     abstract = jax.tree.map(
         ocp.utils.to_shape_dtype_struct, _as_tree(template)
     )
@@ -116,20 +121,31 @@ class Checkpointer:
           _unusable(where, f"{type(error).__name__}: {error}")
       ) from error
 
-  def _check_identity(self, where, about):
-    saved = about.get("identity") if isinstance(about, dict) else None
-    differing = _differences(saved, self._identity)
-    if differing:
-      raise CheckpointError(
-          f"checkpoint {where} belongs to another run; continuing it under this"
-          " plan would make the reported guarantee wrong. Differing fields: "
-          + "; ".join(differing)
-          + ". Use another workdir, or restore the old settings."
-      )
-
   def close(self) -> None:
     """Releases the folder."""
     self._manager.close()
+
+
+def check_identity(
+    where: str | os.PathLike[str],
+    saved: dict[str, Any] | None,
+    current: dict[str, Any],
+) -> None:
+  """Raises CheckpointError unless saved work belongs to this run.
+
+  Args:
+    where: Path of the saved work, for the message.
+    saved: The identity it was saved under.
+    current: The identity of this run.
+  """
+  differing = differences(saved, current)
+  if differing:
+    raise CheckpointError(
+        f"checkpoint {where} belongs to another run; continuing it under this"
+        " plan would make the reported guarantee wrong. Differing fields: "
+        + "; ".join(differing)
+        + ". Use another workdir, or restore the old settings."
+    )
 
 
 def _unusable(where, why):
@@ -161,13 +177,13 @@ def _digest(state) -> str:
   return digest.hexdigest()
 
 
-def _differences(saved, current, path="") -> list[str]:
-  """Human-readable list of fields in which two JSON values differ."""
+def differences(saved: Any, current: Any, path: str = "") -> list[str]:
+  """Says in which fields two JSON values differ, a phrase for each."""
   if isinstance(saved, dict) and isinstance(current, dict):
     found = []
     for name in sorted(saved.keys() | current.keys()):
       here = f"{path}.{name}" if path else name
-      found += _differences(saved.get(name), current.get(name), here)
+      found += differences(saved.get(name), current.get(name), here)
     return found
   if saved == current:
     return []

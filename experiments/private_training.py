@@ -1,0 +1,231 @@
+r"""Trains one joint intent + slot model non-privately, with DP-SGD and eDP-SGD.
+
+  python -m experiments.private_training
+  python -m experiments.private_training \
+      --config=configs/private_training/snips_bilstm.py \
+      --config.data.manual_dir=DIR --workdir=OUT
+
+Every arm trains the same model on the same data; the table compares accuracy,
+time and the correct epsilon, with the naive epsilon of clip groups beside it,
+which is not a guarantee. Ctrl-C saves; the same command goes on from there.
+"""
+
+from collections.abc import Sequence
+import json
+import os
+import pathlib
+import sys
+import time
+
+from absl import app
+from absl import flags
+from absl import logging
+import jax
+import ml_collections
+from ml_collections import config_flags
+
+from experiments import _arm_training
+from experiments import _arms
+from experiments import _study_record
+from trustjax import data
+from trustjax import models
+from trustjax import reporting
+from trustjax import training
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    str(
+        pathlib.Path(__file__).parent.parent
+        / "configs/private_training/default.py"
+    ),
+    "Study to run; fields are set with --config.FIELD=VALUE.",
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    "runs/private_training",
+    "Folder for results; a folder that holds this study is continued.",
+)
+_INTERRUPTED = 130  # The shell's exit status of a program ended by Ctrl-C.
+
+
+def make_task(config: ml_collections.ConfigDict) -> _arm_training.Task:
+  """Loads the data and builds the model and its loss.
+
+  Args:
+    config: The study's config.
+
+  Returns:
+    What all arms share.
+
+  Raises:
+    ValueError: A field of data, model or loss is impossible.
+    FileNotFoundError: A file of the data set is missing.
+  """
+  fields = _arms.given(config.data)
+  corpus = data.load_corpus(
+      fields.pop("name"),
+      manual_dir=fields.pop("manual_dir") or None,
+      data_dir=fields.pop("data_dir") or None,
+      seed=config.seed,
+  )
+  if fields.pop("deduplicate"):
+    corpus = data.drop_repeats(corpus)
+  fields["vocabulary_file"] = fields["vocabulary_file"] or None
+  prepared = data.prepare(corpus, **fields)
+  model_fields = _arms.given(config.model)
+  if prepared.max_chars is not None and config.model.name == "bilstm":
+    model_fields["num_chars"] = len(prepared.characters)
+  model = models.make_model(
+      vocab_size=prepared.vocab_size,
+      num_intents=len(prepared.intents),
+      num_slots=len(prepared.slot_labels),
+      max_length=prepared.max_length,
+      **model_fields,
+  )
+  return _arm_training.Task(
+      corpus=prepared,
+      model=model,
+      loss_fn=models.losses.joint_loss(
+          model,
+          unknown_id=prepared.vocabulary.unk,
+          **config.loss.to_dict(),
+      ),
+      describe={
+          "model": model_fields,
+          "loss": config.loss.to_dict(),
+          "data": prepared.fingerprint(),
+      },
+  )
+
+
+def check_workdir(workdir: pathlib.Path, config: dict) -> None:
+  """Refuses a folder that holds a study with another config.
+
+  Args:
+    workdir: The folder; it need not exist.
+    config: The config of this study.
+
+  Raises:
+    ValueError: The folder's config differs; the message names the fields.
+  """
+  path = workdir / "config.json"
+  if not path.exists():
+    return
+  saved = json.loads(path.read_text(encoding="utf-8"))
+  differing = [
+      field
+      for field in training.differences(saved, config)
+      # Where files lie may change; the data's fingerprint is checked per arm.
+      if not field.startswith(("data.manual_dir", "data.data_dir"))
+  ]
+  if differing:
+    raise ValueError(
+        f"workdir {workdir} holds a study with another config: "
+        + "; ".join(differing)
+        + ". Use another --workdir, or the old settings to continue it"
+    )
+
+
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Runs the study: every arm, every seed, then the record of all.
+
+  Args:
+    config: The study.
+    workdir: Where everything is written.
+
+  Raises:
+    _arm_training.Stopped: Ctrl-C, with everything saved.
+  """
+  as_json = json.loads(json.dumps(config.to_dict()))
+  check_workdir(workdir, as_json)
+  task = make_task(config)
+  print(_describe(task), flush=True)
+  arms = _arms.make_arms(config, task.corpus.num_train)
+  reporting.write_config(workdir, as_json)
+  scores: dict[str, list[dict[str, float]]] = {}
+  for arm in arms:
+    for seed in range(config.seed, config.seed + config.num_seeds):
+      began = time.perf_counter()
+      if arm.name == "dp_sgd_loop":
+        if seed > config.seed:
+          continue  # Timing and agreement, not utility: one seed says it.
+        found = _loop_scores(task, arms, arm, seed, config)
+      else:
+        found = _arm_training.run_arm(
+            task, arm, seed, _folder(workdir, arm, seed), _options(config, arm)
+        )
+      scores.setdefault(arm.name, []).append(found)
+      print(
+          f"{arm.name}, seed {seed}: {time.perf_counter() - began:.1f} s",
+          flush=True,
+      )
+  _study_record.write(workdir, config, task, arms, scores)
+
+
+def _folder(workdir, arm, seed):
+  return workdir / "arms" / arm.name / f"seed_{seed}"
+
+
+def _options(config, arm):
+  return training.LoopOptions(
+      num_steps=arm.num_steps,
+      log_every=config.log_every,
+      evaluate_every=config.evaluate_every,
+      save_every_seconds=config.save_every_seconds,
+      title=arm.name,
+  )
+
+
+def _loop_scores(task, arms, arm, seed, config):
+  twin = next((a for a in arms if a.name == "dp_sgd"), None)
+  if twin is None:
+    raise ValueError(
+        "config.arms: 'dp_sgd_loop' is compared with 'dp_sgd'; add it"
+    )
+  return _arm_training.run_loop_steps(
+      task, arm, twin, seed, config.loop_steps
+  )
+
+
+def _describe(task):
+  corpus = task.corpus
+  lines = [
+      f"{corpus.name}: {corpus.num_train} training records,"
+      f" {len(corpus.intents)} intents, {len(corpus.slot_labels)} slot labels,"
+      f" {corpus.vocab_size} words",
+      *(f"  note: {note}" for note in corpus.notes),
+      f"{task.model.name}, {len(jax.devices())} {jax.default_backend()}"
+      " device(s)",
+  ]
+  return "\n".join(lines)
+
+
+def _use_compilation_cache():
+  """Keeps compiled programs between runs; a benchmark would not."""
+  folder = os.environ.get(
+      "JAX_COMPILATION_CACHE_DIR",
+      str(pathlib.Path.home() / ".cache/trustjax/compiled"),
+  )
+  jax.config.update("jax_compilation_cache_dir", folder)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs the study, with errors in one line and Ctrl-C as a pause."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+  _use_compilation_cache()
+  if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
+  try:
+    run(_CONFIG.value, pathlib.Path(_WORKDIR.value))
+  except _arm_training.Stopped as stopped:
+    print(f"{stopped}\nRun the same command to continue.")
+    sys.exit(_INTERRUPTED)
+  except (ValueError, OSError, training.CheckpointError) as error:
+    # The message says which field or file; a stack trace would bury it.
+    sys.exit(f"experiments.private_training: {error}")
+
+
+if __name__ == "__main__":
+  app.run(main)
