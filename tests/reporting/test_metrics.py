@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from trustjax import reporting
-from trustjax import training
+from trustjax import reporting, training
 
 _ROWS = [
   {"step": 0, "time": 0.1, "loss": 2.5},

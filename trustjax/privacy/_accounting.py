@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 
 from absl import logging as absl_logging
 import dp_accounting
-from dp_accounting import pld
 from dp_accounting import rdp
+from dp_accounting.pld import privacy_loss_distribution as loss_distribution
 import numpy as np
 import scipy.optimize
 import scipy.special
@@ -102,7 +103,11 @@ def poisson_epsilon(
         sampling_rate, dp_accounting.GaussianDpEvent(piece.noise_multiplier)
     )
 
-  bound = _pld_epsilon(pieces, event, adjacency, delta, interval)
+  bound = _composed_epsilon(
+      pieces,
+      lambda sigma: _poisson_loss(sigma, sampling_rate, adjacency, interval),
+      delta,
+  )
   if adjacency == "replace_one":
     # The RDP accountant has no bound for this relation under Poisson sampling.
     return EpsilonBounds(
@@ -124,19 +129,17 @@ def truncated_poisson_epsilon(
 ) -> EpsilonBounds:
   """Epsilon when lots beyond `capacity` keep a random subset."""
 
-  def event(piece):
-    return dp_accounting.TruncatedSubsampledGaussianDpEvent(
-        dataset_size=num_records,
-        sampling_probability=sampling_rate,
-        truncated_batch_size=capacity,
-        noise_multiplier=piece.noise_multiplier,
-    )
-
   no_rdp = "RDP has no bound for truncated Poisson sampling"
   if any(piece.noise_multiplier == 0 for piece in pieces):
     return EpsilonBounds(pld=math.inf, rdp=None, rdp_reason=no_rdp)
   return EpsilonBounds(
-      pld=_pld_epsilon(pieces, event, adjacency, delta, interval),
+      pld=_composed_epsilon(
+          pieces,
+          lambda sigma: _truncated_loss(
+              sigma, sampling_rate, num_records, capacity, adjacency, interval
+          ),
+          delta,
+      ),
       rdp=None,
       rdp_reason=no_rdp,
   )
@@ -209,13 +212,40 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
   return float(scipy.optimize.brentq(excess, 0.0, high, xtol=1e-12))
 
 
-def _pld_epsilon(pieces, event, adjacency, delta, interval):
-  accountant = pld.PLDAccountant(
-      _RELATIONS[adjacency], value_discretization_interval=interval
+# The loss distribution of one step costs far more than composing it, and runs
+# that differ in length, or schedules that share values, share their steps.
+@functools.lru_cache(maxsize=128)
+def _poisson_loss(sigma, sampling_rate, adjacency, interval):
+  return loss_distribution.from_gaussian_mechanism(
+      sigma,
+      sampling_prob=sampling_rate,
+      neighboring_relation=_RELATIONS[adjacency],
+      value_discretization_interval=interval,
   )
-  for piece in pieces:
-    accountant.compose(event(piece), piece.num_steps)
-  return float(accountant.get_epsilon(delta))
+
+
+@functools.lru_cache(maxsize=32)
+def _truncated_loss(
+    sigma, sampling_rate, num_records, capacity, adjacency, interval
+):
+  return loss_distribution.from_truncated_subsampled_gaussian_mechanism(
+      dataset_size=num_records,
+      sampling_probability=sampling_rate,
+      truncated_batch_size=capacity,
+      noise_multiplier=sigma,
+      neighboring_relation=_RELATIONS[adjacency],
+      value_discretization_interval=interval,
+  )
+
+
+def _composed_epsilon(pieces, loss_of_step, delta):
+  """Epsilon of all pieces together, from the loss of one step of each."""
+  parts = [
+      loss_of_step(piece.noise_multiplier).self_compose(piece.num_steps)
+      for piece in pieces
+  ]
+  whole = functools.reduce(lambda one, other: one.compose(other), parts)
+  return float(whole.get_epsilon_for_delta(delta))
 
 
 def _rdp_epsilon(pieces, event, delta):

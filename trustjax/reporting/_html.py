@@ -303,28 +303,42 @@ def _config_differences(runs: Sequence[Run]) -> str:
   return "<h3>Configuration fields that differ</h3>" + html_table(heads, rows)
 
 
+def _protocol_note(groups: Mapping[str | None, Sequence[Run]]) -> str:
+  """Why some runs do not stand beside others, and in what they differ."""
+  said = []
+  if len(groups) > 1:
+    said.append(
+      f"They follow {len(groups)} different protocols; only runs with the same"
+      " protocol hash stand side by side."
+    )
+  if None in groups:
+    names = ", ".join(run.name for run in groups[None])
+    said.append(f"No protocol was recorded by: {names}.")
+  if not said:
+    return ""
+  note = (
+    '<div class="note"><strong>Not all runs can be compared.</strong>'
+    f" {html.escape(' '.join(said))}</div>"
+  )
+  first = {g[0].name: g[0].results.protocol() for g in groups.values()}
+  fields = dict.fromkeys(f for protocol in first.values() for f in protocol)
+  rows = [
+    [field, *(str(p.get(field, "absent")) for p in first.values())]
+    for field in fields
+    if len({p.get(field) for p in first.values()}) > 1
+  ]
+  if not rows:
+    return note
+  heads = ["field", *first]
+  return f"{note}<h3>Protocol fields that differ</h3>{html_table(heads, rows)}"
+
+
 def _comparison(runs: Sequence[Run]) -> str:
   """Shared results side by side, for runs of the same protocol only."""
   groups: dict[str | None, list[Run]] = {}
   for run in runs:
     groups.setdefault(run.results.protocol_hash, []).append(run)
-  parts = ['<h2 id="comparison">Comparison</h2>']
-  if len(groups) > 1:
-    first = {g[0].name: g[0].results.protocol() for g in groups.values()}
-    fields = dict.fromkeys(f for protocol in first.values() for f in protocol)
-    rows = [
-      [field, *(str(p.get(field, "absent")) for p in first.values())]
-      for field in fields
-      if len({p.get(field) for p in first.values()}) > 1
-    ]
-    parts.append(
-      '<div class="note"><strong>Not all runs can be compared.</strong> They'
-      f" follow {len(groups)} different protocols; only runs with the same"
-      " protocol hash stand side by side.</div>"
-    )
-    if rows:
-      parts.append("<h3>Protocol fields that differ</h3>")
-      parts.append(html_table(["field", *first], rows))
+  parts = ['<h2 id="comparison">Comparison</h2>', _protocol_note(groups)]
   for hash_, members in groups.items():
     if len(members) < 2 or hash_ is None:
       continue

@@ -100,6 +100,9 @@ svg .line { stroke: var(--link); stroke-width: 1.5; fill: none; }
 svg .dot { fill: var(--ink); }
 svg .span { stroke: var(--ink); stroke-width: 1.6; }
 svg .limit { stroke: var(--fails); stroke-width: 1.5; stroke-dasharray: 3 2; }
+/* The reasons and remarks under a table. */
+.scroll + p { color: var(--soft); font-size: .875rem; }
+@media (max-width: 48rem) { .ends { display: block; } }
 @media print {
   :root {
     --ink: #000; --soft: #444; --line: #bbb; --paper: #fff; --card: #fff;
@@ -110,6 +113,8 @@ svg .limit { stroke: var(--fails); stroke-width: 1.5; stroke-dasharray: 3 2; }
   main, header { max-width: none; padding: 0; }
   .verdict { border: 1px solid currentColor; }
   .scroll { overflow: visible; }
+  .ends { display: block; }
+  table { font-size: 8.5pt; }
   details { border: 1px solid var(--line); }
   h2, h3, h4 { break-after: avoid; }
   figure, tr { break-inside: avoid; }

@@ -1,0 +1,247 @@
+r"""Prints what a mechanism costs in epsilon; needs no data and trains nothing.
+
+  python -m experiments.privacy_budget \
+      --config.plan.sampling_rate=0.01 --config.plan.noise_multiplier=1.0 \
+      --config.plan.num_steps=1000 --config.delta=1e-5 --workdir=OUT
+
+Writes epsilon by PLD and RDP against the number of steps, the noise multiplier
+for target epsilons, and for clip groups the naive epsilon beside the correct
+one. The naive epsilon is not a guarantee.
+"""
+
+from collections.abc import Sequence
+import math
+import pathlib
+import sys
+
+from absl import app
+from absl import flags
+import ml_collections
+from ml_collections import config_flags
+import numpy as np
+
+from trustjax import privacy
+from trustjax import reporting
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    str(
+        pathlib.Path(__file__).parent.parent
+        / "configs/privacy_budget/default.py"
+    ),
+    "Mechanism; fields are set with --config.FIELD=VALUE.",
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/privacy_budget", "Folder for results."
+)
+_UNLIMITED = "without noise no epsilon is finite"
+
+
+def make_mechanism(config: ml_collections.ConfigDict) -> privacy.Mechanism:
+  """The mechanism of a config, with its sensitivity worked out.
+
+  Args:
+    config: The binary's config.
+
+  Returns:
+    The mechanism.
+
+  Raises:
+    ValueError: A field is impossible; the message names it.
+  """
+  fields = config.plan.to_dict()
+  group = fields.pop("clip_group_size")
+  layers = fields.pop("per_layer_noises")
+  for name, value in (("clip_group_size", group), ("per_layer_noises", layers)):
+    if value < 1:
+      raise ValueError(f"plan.{name}: got {value}; it must be at least 1")
+  factor = privacy.sensitivity_in_clip_norms(group, "add_remove")
+  schedule = privacy.NoiseSchedule(**fields.pop("schedule"))
+  return privacy.Mechanism(
+      **fields,
+      schedule=schedule,
+      sensitivity_factor=factor * math.sqrt(layers),
+  )
+
+
+def step_counts(num_steps: int, num_points: int) -> list[int]:
+  """Numbers of steps at which epsilon is computed, the last one included."""
+  spaced = np.linspace(num_steps / num_points, num_steps, num_points)
+  return sorted({max(1, round(n)) for n in spaced})
+
+
+def epsilons_by_step(
+    mechanism: privacy.Mechanism, delta: float, num_points: int
+) -> dict[str, reporting.Curve]:
+  """Epsilon after parts of the run, by accountant.
+
+  Args:
+    mechanism: The mechanism.
+    delta: In (0, 1).
+    num_points: Points of a curve.
+
+  Returns:
+    Accountant to curve; RDP is absent where it has no bound. A schedule whose
+    slope depends on the length of the run has one point.
+  """
+  steps = step_counts(mechanism.num_steps, num_points)
+  if mechanism.schedule.kind == "linear":
+    steps = [mechanism.num_steps]
+  parts = [
+      mechanism if n == mechanism.num_steps else mechanism.prefix(n)
+      for n in steps
+  ]
+  bounds = [part.epsilon(delta) for part in parts]
+  curves = {"PLD": reporting.Curve(steps, [b.pld for b in bounds])}
+  by_rdp = [b.rdp for b in bounds if b.rdp is not None]
+  if len(by_rdp) == len(steps):
+    curves["RDP"] = reporting.Curve(steps, by_rdp)
+  return curves
+
+
+def make_results(
+    config: ml_collections.ConfigDict,
+    mechanism: privacy.Mechanism,
+    curves: dict[str, reporting.Curve],
+) -> reporting.Results:
+  """The flat record of the budget."""
+  delta = config.delta
+  results = reporting.Results()
+  for prefix, which in (
+      ("epsilon", mechanism),
+      ("epsilon_naive", mechanism.naive()),
+  ):
+    bounds = which.epsilon(delta)
+    results.set(f"{prefix}_pld", bounds.pld, reason=_UNLIMITED)
+    results.set(
+        f"{prefix}_rdp", bounds.rdp, reason=bounds.rdp_reason or _UNLIMITED
+    )
+  results.set("epsilon_naive_is_a_guarantee", _is_exact(mechanism))
+  results.set("delta", delta)
+  results.set("sensitivity_factor", mechanism.sensitivity_factor)
+  sigmas = mechanism.effective_noise_multipliers()
+  results.set("effective_noise_multiplier_first", sigmas[0])
+  results.set("effective_noise_multiplier_last", sigmas[-1])
+  if mechanism.capacity is not None and mechanism.num_records is not None:
+    results.set(
+        "overflow_probability",
+        privacy.overflow_probability(
+            mechanism.num_records, mechanism.sampling_rate, mechanism.capacity
+        ),
+    )
+  for name, curve in curves.items():
+    for steps, epsilon in zip(curve.x, curve.y):
+      results.set(
+          f"steps_{int(steps)}/epsilon_{name.lower()}",
+          epsilon,
+          reason=_UNLIMITED,
+      )
+  for target in config.target_epsilons:
+    for accountant in ("pld", "rdp"):
+      key = f"target_{target:g}/noise_multiplier_{accountant}"
+      try:
+        found = privacy.calibrate_noise_multiplier(
+            mechanism, target, delta, accountant=accountant
+        )
+      except ValueError as error:
+        results.set(key, None, reason=str(error))
+      else:
+        results.set(key, found.noise_multiplier)
+  return results
+
+
+def _is_exact(mechanism):
+  return "yes: it is the same" if mechanism.sensitivity_factor == 1 else "no"
+
+
+def make_table(
+    config: ml_collections.ConfigDict, results: reporting.Results
+) -> reporting.Table:
+  """One row for each number of steps and each target."""
+  steps = sorted(
+      {int(k.split("/")[0][6:]) for k in results if k.startswith("steps_")}
+  )
+  rows = [
+      {
+          "what": f"epsilon after {n} steps",
+          "pld": _cell(results, f"steps_{n}/epsilon_pld"),
+          "rdp": _cell(results, f"steps_{n}/epsilon_rdp"),
+      }
+      for n in steps
+  ]
+  rows += [
+      {
+          "what": f"noise multiplier for epsilon {target:g}",
+          "pld": _cell(results, f"target_{target:g}/noise_multiplier_pld"),
+          "rdp": _cell(results, f"target_{target:g}/noise_multiplier_rdp"),
+      }
+      for target in config.target_epsilons
+  ]
+  if results["sensitivity_factor"] != 1:
+    rows.append({
+        "what": "naive epsilon (not a guarantee)",
+        "pld": _cell(results, "epsilon_naive_pld"),
+        "rdp": _cell(results, "epsilon_naive_rdp"),
+    })
+  return reporting.Table(
+      columns=[
+          reporting.Column("what"),
+          reporting.Column("pld", "PLD", format=".4f"),
+          reporting.Column("rdp", "RDP", format=".4f"),
+      ],
+      rows=rows,
+      title=f"Privacy budget at delta {config.delta:g}",
+  )
+
+
+def _cell(results, key):
+  if key not in results:
+    return None
+  value = results[key]
+  return reporting.Missing(results.reason(key)) if value is None else value
+
+
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Computes the budget, writes and prints it."""
+  if config.num_points < 1:
+    raise ValueError(
+        f"num_points: got {config.num_points}; it must be at least 1"
+    )
+  mechanism = make_mechanism(config)
+  curves = epsilons_by_step(mechanism, config.delta, config.num_points)
+  naive = None
+  if mechanism.sensitivity_factor != 1:
+    naive = {
+        "PLD": epsilons_by_step(
+            mechanism.naive(), config.delta, config.num_points
+        )["PLD"]
+    }
+  results = make_results(config, mechanism, curves)
+  table = make_table(config, results)
+  finite = all(np.isfinite(curve.y).all() for curve in curves.values())
+  figures = {}
+  if finite:
+    figures["epsilon_against_steps"] = reporting.plot_epsilon_against_steps(
+        curves, delta=config.delta, naive=naive
+    )
+  reporting.write_run(
+      workdir, config=config, results=results, table=table, figures=figures
+  )
+  print(mechanism.statement())
+  reporting.print_table(table)
+  print(f"\nFiles: {workdir}/results.json, table.md, table.csv, figures/")
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs the binary, with errors in one line."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+  try:
+    run(_CONFIG.value, pathlib.Path(_WORKDIR.value))
+  except (ValueError, OSError) as error:
+    sys.exit(f"experiments.privacy_budget: {error}")
+
+
+if __name__ == "__main__":
+  app.run(main)
