@@ -25,7 +25,7 @@ _RELATIONS = {
 # about 1e-4 of epsilon, and eight times as fast.
 FINE, COARSE = 1e-4, 1e-3
 # Distinct noise multipliers that PLD composes one by one.
-_MAX_PIECES = 64
+_MAX_PIECES = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

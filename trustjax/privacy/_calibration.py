@@ -74,7 +74,10 @@ def calibrate_noise_multiplier(
 def _least_noise(mechanism, target_epsilon, delta, accountant, tolerance):
   """The least noise multiplier at sensitivity factor 1."""
 
-  def gap(sigma, interval=_accounting.COARSE):
+  # A coarser grid is a looser bound; this one costs a small target little.
+  coarse = _accounting.COARSE * min(1.0, max(target_epsilon / 2, 0.1))
+
+  def gap(sigma, interval=coarse):
     at = dataclasses.replace(mechanism, noise_multiplier=sigma)
     return _epsilon(at, delta, accountant, interval) - target_epsilon
 
@@ -94,13 +97,9 @@ def _least_noise(mechanism, target_epsilon, delta, accountant, tolerance):
     if low < _LEAST_NOISE:
       return high
   root = float(scipy.optimize.brentq(gap, low, high, rtol=tolerance / 4))
-  # The budget is one-sided: step to where the fine grid says it is met, and no
-  # further than one tolerance above where it is not.
-  step = 1 + tolerance
+  # The budget is one-sided, and judged on the fine grid.
   while gap(root, _accounting.FINE) > 0:
-    root *= step
-  while gap(root / step, _accounting.FINE) <= 0:
-    root /= step
+    root *= 1 + tolerance
   return root
 
 

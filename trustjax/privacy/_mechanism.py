@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import math
-from typing import Literal
-
 import numpy as np
 
 from trustjax.privacy import _accounting
@@ -13,7 +11,7 @@ from trustjax.privacy import _sampling
 from trustjax.privacy import _schedules
 
 Adjacency = _rules.Adjacency
-Sampler = Literal["poisson", "truncated_poisson", "shuffled"]
+Sampler = str
 EpsilonBounds = _accounting.EpsilonBounds
 
 _SAMPLERS = ("poisson", "truncated_poisson", "shuffled")

@@ -13,7 +13,7 @@ accountant sees the same multiplier whatever the partition.
 
 import dataclasses
 import math
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,9 @@ import numpy as np
 
 PyTree = Any
 ClipState = Any
-Adjacency = Literal["add_remove", "zero_out", "replace_one"]
+# "add_remove", "zero_out" or "replace_one"; checked by value, so that configs
+# get an error in words.
+Adjacency = str
 
 # Rounding may lift a rescaled gradient above its bound by a few units in the
 # last place; the bound is what privacy rests on, so we stay below it.
@@ -271,8 +273,8 @@ class PerLayerClip(_FlatRule):
     depth: Path keys that make a layer; None takes every leaf by itself.
   """
 
-  scale: Literal["weight_relative", "equal", "dimension"] = "weight_relative"
-  allocation: Literal["least_noise", "uniform", "proportional"] = "least_noise"
+  scale: str = "weight_relative"
+  allocation: str = "least_noise"
   gamma: float | None = None
   floor: float = 1e-2
   depth: int | None = None

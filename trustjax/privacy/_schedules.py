@@ -2,11 +2,8 @@
 
 import dataclasses
 import math
-from typing import Literal
-
 import numpy as np
 
-Kind = Literal["constant", "exponential", "linear", "step", "inverse"]
 _KINDS = ("constant", "exponential", "linear", "step", "inverse")
 
 
@@ -32,7 +29,7 @@ class NoiseSchedule:
     every: Periods between drops of "step".
   """
 
-  kind: Kind = "constant"
+  kind: str = "constant"
   period: int = 1
   decay: float = 1.0
   final: float = 1.0
