@@ -1,10 +1,10 @@
 """Trains one arm with one seed: resumable, and finished work is kept."""
 
-from collections.abc import Callable
 import dataclasses
 import json
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,11 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import _arms
-from trustjax import data
-from trustjax import models
-from trustjax import privacy
-from trustjax import reporting
-from trustjax import training
+from trustjax import data, models, privacy, reporting, training
 
 # What the root keys of a run are drawn for.
 _INIT, _TRAIN = range(2)
@@ -57,19 +53,19 @@ def draw_lot(task: Task, arm: _arms.Arm, seed: int, step: int) -> privacy.Lot:
   """
   if arm.plan is None:
     drawn = privacy.shuffled_lot(
-        num_records=task.corpus.num_train,
-        batch_size=arm.batch_size,
-        seed=seed,
-        step=step,
+      num_records=task.corpus.num_train,
+      batch_size=arm.batch_size,
+      seed=seed,
+      step=step,
     )
   else:
     drawn = arm.plan.lot_indices(
-        seed, step, capacity_multiple=arm.chunk_size or 32
+      seed, step, capacity_multiple=arm.chunk_size or 32
     )
   return privacy.Lot(
-      examples=data.gather(task.corpus.train, drawn.indices),
-      valid=drawn.valid,
-      ids=drawn.indices,
+    examples=data.gather(task.corpus.train, drawn.indices),
+    valid=drawn.valid,
+    ids=drawn.indices,
   )
 
 
@@ -77,23 +73,23 @@ def build(task: Task, arm: _arms.Arm):
   """The arm's (init, step)."""
   if arm.plan is None:
     return training.make_step(
-        task.loss_fn, arm.make_optimizer(), chunk_size=arm.chunk_size
+      task.loss_fn, arm.make_optimizer(), chunk_size=arm.chunk_size
     )
   return training.make_private_step(
-      task.loss_fn,
-      arm.make_optimizer(),
-      arm.plan,
-      engine=arm.engine,
-      chunk_size=arm.chunk_size,
+    task.loss_fn,
+    arm.make_optimizer(),
+    arm.plan,
+    engine=arm.engine,
+    chunk_size=arm.chunk_size,
   )
 
 
 def run_arm(
-    task: Task,
-    arm: _arms.Arm,
-    seed: int,
-    folder: pathlib.Path,
-    options: training.LoopOptions,
+  task: Task,
+  arm: _arms.Arm,
+  seed: int,
+  folder: pathlib.Path,
+  options: training.LoopOptions,
 ) -> dict[str, float]:
   """Trains and scores one arm, or reads the scores of a finished run.
 
@@ -118,39 +114,39 @@ def run_arm(
   init, step = build(task, arm)
   state = init(task.model.init(root_key(seed, _INIT)))
   checkpointer = training.Checkpointer(
-      folder / "checkpoints", identity=identity
+    folder / "checkpoints", identity=identity
   )
   start = checkpointer.latest_step()
   with training.MetricWriter(
-      folder / "metrics.jsonl", resume_at=start
+    folder / "metrics.jsonl", resume_at=start
   ) as writer:
     result = training.train(
-        state,
-        step,
-        lambda step: draw_lot(task, arm, seed, step),
-        root_key(seed, _TRAIN),
-        options,
-        writer=writer,
-        evaluate=lambda params: _scores(task, params, "validation"),
-        checkpointer=checkpointer,
+      state,
+      step,
+      lambda step: draw_lot(task, arm, seed, step),
+      root_key(seed, _TRAIN),
+      options,
+      writer=writer,
+      evaluate=lambda params: _scores(task, params, "validation"),
+      checkpointer=checkpointer,
     )
   checkpointer.close()
   if not result.completed:
     raise Stopped(
-        f"stopped after step {int(result.state.step)} of {options.num_steps} of"
-        f" {arm.name}, seed {seed}; all is saved in {folder}"
+      f"stopped after step {int(result.state.step)} of {options.num_steps} of"
+      f" {arm.name}, seed {seed}; all is saved in {folder}"
     )
   scores = _scores(task, result.state.params, "test") | {
-      "seconds_per_step": result.seconds_per_step,
-      "train_seconds": result.train_seconds,
-      "compile_seconds": result.compile_seconds,
-      "num_nonfinite": float(result.num_nonfinite),
+    "seconds_per_step": result.seconds_per_step,
+    "train_seconds": result.train_seconds,
+    "compile_seconds": result.compile_seconds,
+    "num_nonfinite": float(result.num_nonfinite),
   }
   # A session that only ran the last step has no usual step to time.
   scores = {k: v for k, v in scores.items() if np.isfinite(v)}
   reporting.write_atomically(
-      finished,
-      json.dumps({"identity": identity, "scores": scores}, indent=2) + "\n",
+    finished,
+    json.dumps({"identity": identity, "scores": scores}, indent=2) + "\n",
   )
   return scores
 
@@ -163,17 +159,17 @@ def _finished_scores(path, identity):
 
 def _scores(task, params, split):
   scores = models.evaluate(
-      task.model, params, task.corpus.split(split), task.corpus.slot_labels
+    task.model, params, task.corpus.split(split), task.corpus.slot_labels
   )
   return {
-      f"{split}/{name}" if split != "test" else name: float(value)
-      for name, value in dataclasses.asdict(scores).items()
-      if name != "num_records"
+    f"{split}/{name}" if split != "test" else name: float(value)
+    for name, value in dataclasses.asdict(scores).items()
+    if name != "num_records"
   }
 
 
 def run_loop_steps(
-    task: Task, arm: _arms.Arm, twin: _arms.Arm, seed: int, num_steps: int
+  task: Task, arm: _arms.Arm, twin: _arms.Arm, seed: int, num_steps: int
 ) -> dict[str, float]:
   """Times a few steps of the per-record loop against the compiled engine.
 
@@ -198,7 +194,7 @@ def run_loop_steps(
     state, times = init(params), []
     # One call on a throw-away state compiles outside the clock.
     jax.block_until_ready(
-        step(init(params), draw_lot(task, twin, seed, 0), key)
+      step(init(params), draw_lot(task, twin, seed, 0), key)
     )
     for i in range(num_steps):
       lot = draw_lot(task, twin, seed, i)
@@ -206,14 +202,12 @@ def run_loop_steps(
       times.append(elapsed)
     ends.append(state.params)
     seconds.append(float(np.median(times)))
-  difference = max(
-      jax.tree.leaves(jax.tree.map(_relative_difference, *ends))
-  )
+  difference = max(jax.tree.leaves(jax.tree.map(_relative_difference, *ends)))
   if not difference < _AGREEMENT:
     raise RuntimeError(
-        f"{arm.name} and {twin.name} differ by {difference:.2g} after"
-        f" {num_steps} steps (at most {_AGREEMENT:g} is rounding); the engine"
-        f" {twin.engine!r} is wrong for this model"
+      f"{arm.name} and {twin.name} differ by {difference:.2g} after"
+      f" {num_steps} steps (at most {_AGREEMENT:g} is rounding); the engine"
+      f" {twin.engine!r} is wrong for this model"
     )
   return {"seconds_per_step": seconds[0], "max_difference": difference}
 

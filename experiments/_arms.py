@@ -1,28 +1,27 @@
 """The arms of a private-training study, from its config.
 
-  non_private            mean gradient, no clipping, no noise
-  dp_sgd                 per-record clipping, noise for the largest target
-  dp_sgd_eps<target>     the same for each smaller target
-  edp_sgd                clip groups, with the noise multiplier of dp_sgd
-  edp_sgd_equal_epsilon  clip groups, with the epsilon of dp_sgd
-  dp_sgd_loop            a few steps of dp_sgd, one record at a time
+non_private            mean gradient, no clipping, no noise
+dp_sgd                 per-record clipping, noise for the largest target
+dp_sgd_eps<target>     the same for each smaller target
+edp_sgd                clip groups, with the noise multiplier of dp_sgd
+edp_sgd_equal_epsilon  clip groups, with the epsilon of dp_sgd
+dp_sgd_loop            a few steps of dp_sgd, one record at a time
 """
 
 import dataclasses
 from typing import Any
 
-import ml_collections
 import optax
 
-from trustjax import privacy
-from trustjax import training
+from experiments import _config_flags
+from trustjax import privacy, training
 
 NAMES = (
-    "non_private",
-    "dp_sgd",
-    "edp_sgd",
-    "edp_sgd_equal_epsilon",
-    "dp_sgd_loop",
+  "non_private",
+  "dp_sgd",
+  "edp_sgd",
+  "edp_sgd_equal_epsilon",
+  "dp_sgd_loop",
 )
 
 
@@ -57,22 +56,20 @@ class Arm:
   def describe(self) -> dict[str, Any]:
     """What makes this arm's run this run, as JSON-able data."""
     return {
-        "arm": self.name,
-        "plan": self.plan.describe() if self.plan else None,
-        "num_steps": self.num_steps,
-        "batch_size": self.batch_size,
-        "optimizer": self.optimizer,
-        "engine": self.engine,
-        "chunk_size": self.chunk_size,
+      "arm": self.name,
+      "plan": self.plan.describe() if self.plan else None,
+      "num_steps": self.num_steps,
+      "batch_size": self.batch_size,
+      "optimizer": self.optimizer,
+      "engine": self.engine,
+      "chunk_size": self.chunk_size,
     }
 
 
-def given(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def given(config: _config_flags.Config) -> dict[str, Any]:
   """The fields of a config that are set; None means 'take the default'."""
   return {
-      name: value
-      for name, value in config.to_dict().items()
-      if value is not None
+    name: value for name, value in config.to_dict().items() if value is not None
   }
 
 
@@ -82,7 +79,7 @@ def private_name(target: float, largest: float) -> str:
 
 
 def make_arms(
-    config: ml_collections.ConfigDict, num_records: int
+  config: _config_flags.Config, num_records: int
 ) -> tuple[Arm, ...]:
   """Builds all arms, and so checks the whole config before any training.
 
@@ -105,8 +102,8 @@ def make_arms(
   if not wanted:
     return tuple(arms)
   dp_sgd = [
-      _private(config, num_records, private_name(t, targets[0]), target=t)
-      for t in targets
+    _private(config, num_records, private_name(t, targets[0]), target=t)
+    for t in targets
   ]
   assert dp_sgd[0].plan is not None
   if "dp_sgd" in wanted:
@@ -116,15 +113,13 @@ def make_arms(
     arms.append(_private(config, num_records, "edp_sgd", sigma=sigma))
   if "edp_sgd_equal_epsilon" in wanted:
     arms.append(
-        _private(
-            config, num_records, "edp_sgd_equal_epsilon", target=targets[0]
-        )
+      _private(config, num_records, "edp_sgd_equal_epsilon", target=targets[0])
     )
   if "dp_sgd_loop" in wanted:
     arms.append(
-        dataclasses.replace(
-            dp_sgd[0], name="dp_sgd_loop", engine="loop", chunk_size=None
-        )
+      dataclasses.replace(
+        dp_sgd[0], name="dp_sgd_loop", engine="loop", chunk_size=None
+      )
     )
   return tuple(arms)
 
@@ -133,66 +128,64 @@ def _check(config):
   unknown = sorted(set(config.arms) - set(NAMES))
   if unknown or not config.arms:
     raise ValueError(
-        f"config.arms: got {list(config.arms)}; allowed are {list(NAMES)}"
+      f"config.arms: got {list(config.arms)}; allowed are {list(NAMES)}"
     )
   if not config.target_epsilons:
-    raise ValueError(
-        "config.target_epsilons: got none; at least one is needed"
-    )
+    raise ValueError("config.target_epsilons: got none; at least one is needed")
   for field in ("num_seeds", "loop_steps"):
     if config[field] < 1:
       raise ValueError(
-          f"config.{field}: got {config[field]}; it must be at least 1"
+        f"config.{field}: got {config[field]}; it must be at least 1"
       )
 
 
 def _non_private(config):
   fields = config.non_private
   return Arm(
-      name="non_private",
-      plan=None,
-      num_steps=fields.num_steps,
-      batch_size=fields.batch_size,
-      optimizer=given(fields.optimizer),
-      engine="none",
-      chunk_size=fields.chunk_size,
+    name="non_private",
+    plan=None,
+    num_steps=fields.num_steps,
+    batch_size=fields.batch_size,
+    optimizer=given(fields.optimizer),
+    engine="none",
+    chunk_size=fields.chunk_size,
   )
 
 
 def _private(config, num_records, name, *, target=None, sigma=None):
-  """An arm with per-record clipping, or with clip groups if its name says so."""
+  """An arm with per-record clipping, or clip groups if its name says so."""
   grouped = name.startswith("edp_sgd")
   private = config.private
   special = config.edp if grouped else private
   plan = privacy.DpSgdPlan.make(
-      num_records=num_records,
-      expected_batch_size=private.expected_batch_size,
-      rule=privacy.make_rule(**given(special.rule)),
-      clip_group_size=config.edp.clip_group_size if grouped else 1,
-      group_capacity=config.edp.group_capacity if grouped else None,
-      num_steps=private.num_steps,
-      noise_multiplier=1.0 if sigma is None else sigma,
-      sampler=private.sampler,
-      adjacency=private.adjacency,
-      capacity=private.capacity,
-      schedule=_schedule(special.schedule, num_records, private),
+    num_records=num_records,
+    expected_batch_size=private.expected_batch_size,
+    rule=privacy.make_rule(**given(special.rule)),
+    clip_group_size=config.edp.clip_group_size if grouped else 1,
+    group_capacity=config.edp.group_capacity if grouped else None,
+    num_steps=private.num_steps,
+    noise_multiplier=1.0 if sigma is None else sigma,
+    sampler=private.sampler,
+    adjacency=private.adjacency,
+    capacity=private.capacity,
+    schedule=_schedule(special.schedule, num_records, private),
   )
   if target is not None:
     plan = dataclasses.replace(
-        plan,
-        mechanism=privacy.calibrate_noise_multiplier(
-            plan.mechanism, target, config.delta
-        ),
+      plan,
+      mechanism=privacy.calibrate_noise_multiplier(
+        plan.mechanism, target, config.delta
+      ),
     )
   return Arm(
-      name=name,
-      plan=plan,
-      num_steps=private.num_steps,
-      batch_size=private.expected_batch_size,
-      optimizer=given(special.optimizer),
-      engine=special.engine,
-      chunk_size=special.chunk_size,
-      target_epsilon=target,
+    name=name,
+    plan=plan,
+    num_steps=private.num_steps,
+    batch_size=private.expected_batch_size,
+    optimizer=given(special.optimizer),
+    engine=special.engine,
+    chunk_size=special.chunk_size,
+    target_epsilon=target,
   )
 
 
@@ -200,4 +193,5 @@ def _schedule(fields, num_records, private):
   """The noise schedule; without a period it changes once an epoch."""
   fields = given(fields)
   epoch = max(1, round(num_records / private.expected_batch_size))
-  return privacy.NoiseSchedule(**{"period": epoch} | fields)
+  fields.setdefault("period", epoch)
+  return privacy.NoiseSchedule(**fields)

@@ -3,36 +3,33 @@
 import pathlib
 
 import jax
-import ml_collections
 
-from experiments import _arm_training
-from experiments import _arms
-from trustjax import privacy
-from trustjax import reporting
+from experiments import _arm_training, _arms, _config_flags
+from trustjax import privacy, reporting
 
 _SCORES = ("intent_accuracy", "slot_f1", "exact_frame_accuracy")
 _TIMES = ("seconds_per_step", "train_seconds", "compile_seconds")
 _NO_MECHANISM = "no mechanism was run"
 _COLUMNS = (
-    reporting.Column("intent_accuracy", "intent accuracy", format=".3f"),
-    reporting.Column("slot_f1", "slot F1", format=".3f"),
-    reporting.Column("epsilon", "epsilon (PLD)", format=".3f"),
-    reporting.Column("epsilon_rdp", "epsilon (RDP)", format=".3f"),
-    reporting.Column(
-        "epsilon_naive", "naive epsilon: not a guarantee", format=".3f"
-    ),
-    reporting.Column("noise_multiplier", "sigma", format=".4f"),
-    reporting.Column("seconds_per_step", "time per step", "s"),
-    reporting.Column("train_seconds", "training", "s", format=".1f"),
+  reporting.Column("intent_accuracy", "intent accuracy", format=".3f"),
+  reporting.Column("slot_f1", "slot F1", format=".3f"),
+  reporting.Column("epsilon", "epsilon (PLD)", format=".3f"),
+  reporting.Column("epsilon_rdp", "epsilon (RDP)", format=".3f"),
+  reporting.Column(
+    "epsilon_naive", "naive epsilon: not a guarantee", format=".3f"
+  ),
+  reporting.Column("noise_multiplier", "sigma", format=".4f"),
+  reporting.Column("seconds_per_step", "time per step", "s"),
+  reporting.Column("train_seconds", "training", "s", format=".1f"),
 )
 
 
 def write(
-    workdir: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    task: _arm_training.Task,
-    arms: tuple[_arms.Arm, ...],
-    scores: dict[str, list[dict[str, float]]],
+  workdir: pathlib.Path,
+  config: _config_flags.Config,
+  task: _arm_training.Task,
+  arms: tuple[_arms.Arm, ...],
+  scores: dict[str, list[dict[str, float]]],
 ) -> None:
   """Writes results.json, table.md, table.csv and figures, and prints the table.
 
@@ -45,17 +42,17 @@ def write(
   """
   results = make_results(config, task, arms, scores)
   table = reporting.arm_table(
-      results,
-      _COLUMNS,
-      title=f"{task.corpus.name}, {task.model.name}, delta {config.delta:g}",
-      notes=_notes(arms, results),
+    results,
+    _COLUMNS,
+    title=f"{task.corpus.name}, {task.model.name}, delta {config.delta:g}",
+    notes=_notes(arms, results),
   )
   reporting.write_run(
-      workdir,
-      config=config,
-      results=results,
-      table=table,
-      figures=_figures(workdir, config, arms, results),
+    workdir,
+    config=config,
+    results=results,
+    table=table,
+    figures=_figures(workdir, config, arms, results),
   )
   for arm in arms:
     if arm.plan is not None and arm.name != "dp_sgd_loop":
@@ -63,26 +60,28 @@ def write(
   print()
   reporting.print_table(table)
   print(
-      f"\nFiles: {workdir}/results.json, table.md, table.csv, figures/; per arm"
-      f" and seed: {workdir}/arms/"
+    f"\nFiles: {workdir}/results.json, table.md, table.csv, figures/; per arm"
+    f" and seed: {workdir}/arms/"
   )
 
 
 def make_results(
-    config: ml_collections.ConfigDict,
-    task: _arm_training.Task,
-    arms: tuple[_arms.Arm, ...],
-    scores: dict[str, list[dict[str, float]]],
+  config: _config_flags.Config,
+  task: _arm_training.Task,
+  arms: tuple[_arms.Arm, ...],
+  scores: dict[str, list[dict[str, float]]],
 ) -> reporting.Results:
   """Gathers the record; no number in it comes from anywhere but this run."""
   results = reporting.Results()
-  results.set_protocol({
+  results.set_protocol(
+    {
       "data": task.describe["data"],
       "model": task.describe["model"],
       "loss": task.describe["loss"],
       "delta": config.delta,
       "seeds": list(range(config.seed, config.seed + config.num_seeds)),
-  })
+    }
+  )
   results.set("device", f"{jax.default_backend()} ({jax.devices()[0]})")
   for arm in arms:
     for name in (*_SCORES, *_TIMES, "num_nonfinite", "max_difference"):
@@ -115,12 +114,12 @@ def _set_privacy(results, arm, delta):
   infinite = "without noise no epsilon is finite"
   results.set(f"{arm.name}/epsilon", bounds.pld, reason=infinite)
   results.set(
-      f"{arm.name}/epsilon_rdp", bounds.rdp, reason=bounds.rdp_reason or infinite
+    f"{arm.name}/epsilon_rdp", bounds.rdp, reason=bounds.rdp_reason or infinite
   )
   results.set(
-      f"{arm.name}/epsilon_naive",
-      arm.plan.naive_epsilon(delta).pld,
-      reason=infinite,
+    f"{arm.name}/epsilon_naive",
+    arm.plan.naive_epsilon(delta).pld,
+    reason=infinite,
   )
   results.set(f"{arm.name}/delta", delta)
   mechanism = arm.plan.mechanism
@@ -133,20 +132,20 @@ def _set_privacy(results, arm, delta):
   if arm.plan.clip_group_size > 1 and mechanism.sampler == "poisson":
     results.set(f"{arm.name}/group_capacity", arm.plan.slots_per_group)
     results.set(
-        f"{arm.name}/expected_dropped_share",
-        privacy.expected_dropped_share(
-            arm.plan.num_records,
-            mechanism.sampling_rate,
-            int(arm.plan.expected_units),
-            arm.plan.slots_per_group,
-        ),
+      f"{arm.name}/expected_dropped_share",
+      privacy.expected_dropped_share(
+        arm.plan.num_records,
+        mechanism.sampling_rate,
+        int(arm.plan.expected_units),
+        arm.plan.slots_per_group,
+      ),
     )
 
 
 def _notes(arms, results):
   notes = [
-      "epsilon counts clip groups with sensitivity 2C; the naive one with C,"
-      " which is false for them and shown for comparison only."
+    "epsilon counts clip groups with sensitivity 2C; the naive one with C,"
+    " which is false for them and shown for comparison only."
   ]
   for arm in arms:
     if arm.name == "dp_sgd_loop" and "dp_sgd" in results.arms():
@@ -154,12 +153,12 @@ def _notes(arms, results):
       said = f"dp_sgd_loop is {slower:.1f} times as slow as dp_sgd"
       if "non_private" in results.arms():
         said += (
-            f" and {_ratio(results, 'dp_sgd_loop', 'non_private'):.1f} times"
-            " as slow as a non-private step (of its own batch size)"
+          f" and {_ratio(results, 'dp_sgd_loop', 'non_private'):.1f} times"
+          " as slow as a non-private step (of its own batch size)"
         )
       notes.append(
-          f"{said}; their parameters differ by"
-          f" {results['dp_sgd_loop/max_difference']:.1e} (relative)."
+        f"{said}; their parameters differ by"
+        f" {results['dp_sgd_loop/max_difference']:.1e} (relative)."
       )
   return notes
 
@@ -171,17 +170,17 @@ def _ratio(results, one, other):
 
 def _figures(workdir, config, arms, results):
   figures = {
-      "learning_curves": reporting.plot_learning_curves(
-          _learning_curves(workdir, config, arms)
-      )
+    "learning_curves": reporting.plot_learning_curves(
+      _learning_curves(workdir, config, arms)
+    )
   }
   panels = {
-      "Intent accuracy": reporting.utility_points(results, "intent_accuracy"),
-      "Slot F1": reporting.utility_points(results, "slot_f1"),
+    "Intent accuracy": reporting.utility_points(results, "intent_accuracy"),
+    "Slot F1": reporting.utility_points(results, "slot_f1"),
   }
   if any(point.epsilon for point in panels["Intent accuracy"]):
     figures["utility_against_epsilon"] = reporting.plot_utility_against_epsilon(
-        panels, delta=config.delta
+      panels, delta=config.delta
     )
   return figures
 
@@ -190,9 +189,9 @@ def _learning_curves(workdir, config, arms):
   """Panel title to arm to the mean curve over seeds."""
   panels: dict[str, dict[str, reporting.Curve]] = {}
   for title, name in (
-      ("Training loss", "train/loss"),
-      ("Validation intent accuracy", "validation/intent_accuracy"),
-      ("Validation slot F1", "validation/slot_f1"),
+    ("Training loss", "train/loss"),
+    ("Validation intent accuracy", "validation/intent_accuracy"),
+    ("Validation slot F1", "validation/slot_f1"),
   ):
     for arm in arms:
       if arm.name == "dp_sgd_loop":
@@ -200,7 +199,7 @@ def _learning_curves(workdir, config, arms):
       curves = []
       for seed in range(config.seed, config.seed + config.num_seeds):
         metrics = reporting.read_metrics(
-            workdir / "arms" / arm.name / f"seed_{seed}" / "metrics.jsonl"
+          workdir / "arms" / arm.name / f"seed_{seed}" / "metrics.jsonl"
         )
         curves.append(reporting.Curve(*metrics.series(name)))
       panels.setdefault(title, {})[arm.name] = reporting.mean_curve(curves)

@@ -10,46 +10,34 @@ time and the correct epsilon, with the naive epsilon of clip groups beside it,
 which is not a guarantee. Ctrl-C saves; the same command goes on from there.
 """
 
-from collections.abc import Sequence
 import json
 import os
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 
-from absl import app
-from absl import flags
-from absl import logging
 import jax
-import ml_collections
-from ml_collections import config_flags
+from absl import app, flags, logging
 
-from experiments import _arm_training
-from experiments import _arms
-from experiments import _study_record
-from trustjax import data
-from trustjax import models
-from trustjax import reporting
-from trustjax import training
+from experiments import _arm_training, _arms, _config_flags, _study_record
+from trustjax import data, models, reporting, training
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    str(
-        pathlib.Path(__file__).parent.parent
-        / "configs/private_training/default.py"
-    ),
-    "Study to run; fields are set with --config.FIELD=VALUE.",
-    lock_config=True,
+_DEFAULT = str(
+  pathlib.Path(__file__).parent.parent / "configs/private_training/default.py"
+)
+_CONFIG = _config_flags.define_config(
+  _DEFAULT, "Study to run; fields are set with --config.FIELD=VALUE."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir",
-    "runs/private_training",
-    "Folder for results; a folder that holds this study is continued.",
+  "workdir",
+  "runs/private_training",
+  "Folder for results; a folder that holds this study is continued.",
 )
 _INTERRUPTED = 130  # The shell's exit status of a program ended by Ctrl-C.
 
 
-def make_task(config: ml_collections.ConfigDict) -> _arm_training.Task:
+def make_task(config: _config_flags.Config) -> _arm_training.Task:
   """Loads the data and builds the model and its loss.
 
   Args:
@@ -64,10 +52,10 @@ def make_task(config: ml_collections.ConfigDict) -> _arm_training.Task:
   """
   fields = _arms.given(config.data)
   corpus = data.load_corpus(
-      fields.pop("name"),
-      manual_dir=fields.pop("manual_dir") or None,
-      data_dir=fields.pop("data_dir") or None,
-      seed=config.seed,
+    fields.pop("name"),
+    manual_dir=fields.pop("manual_dir") or None,
+    data_dir=fields.pop("data_dir") or None,
+    seed=config.seed,
   )
   if fields.pop("deduplicate"):
     corpus = data.drop_repeats(corpus)
@@ -77,25 +65,25 @@ def make_task(config: ml_collections.ConfigDict) -> _arm_training.Task:
   if prepared.max_chars is not None and config.model.name == "bilstm":
     model_fields["num_chars"] = len(prepared.characters)
   model = models.make_model(
-      vocab_size=prepared.vocab_size,
-      num_intents=len(prepared.intents),
-      num_slots=len(prepared.slot_labels),
-      max_length=prepared.max_length,
-      **model_fields,
+    vocab_size=prepared.vocab_size,
+    num_intents=len(prepared.intents),
+    num_slots=len(prepared.slot_labels),
+    max_length=prepared.max_length,
+    **model_fields,
   )
   return _arm_training.Task(
-      corpus=prepared,
-      model=model,
-      loss_fn=models.losses.joint_loss(
-          model,
-          unknown_id=prepared.vocabulary.unk,
-          **config.loss.to_dict(),
-      ),
-      describe={
-          "model": model_fields,
-          "loss": config.loss.to_dict(),
-          "data": prepared.fingerprint(),
-      },
+    corpus=prepared,
+    model=model,
+    loss_fn=models.losses.joint_loss(
+      model,
+      unknown_id=prepared.vocabulary.unk,
+      **config.loss.to_dict(),
+    ),
+    describe={
+      "model": model_fields,
+      "loss": config.loss.to_dict(),
+      "data": prepared.fingerprint(),
+    },
   )
 
 
@@ -114,20 +102,20 @@ def check_workdir(workdir: pathlib.Path, config: dict) -> None:
     return
   saved = json.loads(path.read_text(encoding="utf-8"))
   differing = [
-      field
-      for field in training.differences(saved, config)
-      # Where files lie may change; the data's fingerprint is checked per arm.
-      if not field.startswith(("data.manual_dir", "data.data_dir"))
+    field
+    for field in training.differences(saved, config)
+    # Where files lie may change; the data's fingerprint is checked per arm.
+    if not field.startswith(("data.manual_dir", "data.data_dir"))
   ]
   if differing:
     raise ValueError(
-        f"workdir {workdir} holds a study with another config: "
-        + "; ".join(differing)
-        + ". Use another --workdir, or the old settings to continue it"
+      f"workdir {workdir} holds a study with another config: "
+      + "; ".join(differing)
+      + ". Use another --workdir, or the old settings to continue it"
     )
 
 
-def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   """Runs the study: every arm, every seed, then the record of all.
 
   Args:
@@ -153,12 +141,12 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         found = _loop_scores(task, arms, arm, seed, config)
       else:
         found = _arm_training.run_arm(
-            task, arm, seed, _folder(workdir, arm, seed), _options(config, arm)
+          task, arm, seed, _folder(workdir, arm, seed), _options(config, arm)
         )
       scores.setdefault(arm.name, []).append(found)
       print(
-          f"{arm.name}, seed {seed}: {time.perf_counter() - began:.1f} s",
-          flush=True,
+        f"{arm.name}, seed {seed}: {time.perf_counter() - began:.1f} s",
+        flush=True,
       )
   _study_record.write(workdir, config, task, arms, scores)
 
@@ -169,11 +157,11 @@ def _folder(workdir, arm, seed):
 
 def _options(config, arm):
   return training.LoopOptions(
-      num_steps=arm.num_steps,
-      log_every=config.log_every,
-      evaluate_every=config.evaluate_every,
-      save_every_seconds=config.save_every_seconds,
-      title=arm.name,
+    num_steps=arm.num_steps,
+    log_every=config.log_every,
+    evaluate_every=config.evaluate_every,
+    save_every_seconds=config.save_every_seconds,
+    title=arm.name,
   )
 
 
@@ -181,22 +169,20 @@ def _loop_scores(task, arms, arm, seed, config):
   twin = next((a for a in arms if a.name == "dp_sgd"), None)
   if twin is None:
     raise ValueError(
-        "config.arms: 'dp_sgd_loop' is compared with 'dp_sgd'; add it"
+      "config.arms: 'dp_sgd_loop' is compared with 'dp_sgd'; add it"
     )
-  return _arm_training.run_loop_steps(
-      task, arm, twin, seed, config.loop_steps
-  )
+  return _arm_training.run_loop_steps(task, arm, twin, seed, config.loop_steps)
 
 
 def _describe(task):
   corpus = task.corpus
   lines = [
-      f"{corpus.name}: {corpus.num_train} training records,"
-      f" {len(corpus.intents)} intents, {len(corpus.slot_labels)} slot labels,"
-      f" {corpus.vocab_size} words",
-      *(f"  note: {note}" for note in corpus.notes),
-      f"{task.model.name}, {len(jax.devices())} {jax.default_backend()}"
-      " device(s)",
+    f"{corpus.name}: {corpus.num_train} training records,"
+    f" {len(corpus.intents)} intents, {len(corpus.slot_labels)} slot labels,"
+    f" {corpus.vocab_size} words",
+    *(f"  note: {note}" for note in corpus.notes),
+    f"{task.model.name}, {len(jax.devices())} {jax.default_backend()}"
+    " device(s)",
   ]
   return "\n".join(lines)
 
@@ -204,8 +190,8 @@ def _describe(task):
 def _use_compilation_cache():
   """Keeps compiled programs between runs; a benchmark would not."""
   folder = os.environ.get(
-      "JAX_COMPILATION_CACHE_DIR",
-      str(pathlib.Path.home() / ".cache/trustjax/compiled"),
+    "JAX_COMPILATION_CACHE_DIR",
+    str(pathlib.Path.home() / ".cache/trustjax/compiled"),
   )
   jax.config.update("jax_compilation_cache_dir", folder)
 

@@ -10,12 +10,12 @@ _GROUND = {"privacy", "attacks", "fairness", "models", "data", "reporting"}
 
 # Package -> the packages of the house it may import besides itself.
 _ALLOWED = {
-    **{package: set() for package in _GROUND},
-    "training": {"privacy"},
-    **{
-        package: {"privacy", "models", "data", "training"}
-        for package in ("federated", "distillation", "textprivacy")
-    },
+  **{package: set() for package in _GROUND},
+  "training": {"privacy"},
+  **{
+    package: {"privacy", "models", "data", "training"}
+    for package in ("federated", "distillation", "textprivacy")
+  },
 }
 _FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 
@@ -36,16 +36,16 @@ def _violations(path, package):
     parts = name.split(".")
     if parts[0] in ("experiments", "configs"):
       yield f"{path}: imports {name}"
-    if parts[0] == "trustjax" and len(parts) > 1:
-      if parts[1] not in _ALLOWED[package] | {package}:
-        yield f"{path}: {package} may not import {name}"
+    known = _ALLOWED[package] | {package}
+    if parts[0] == "trustjax" and len(parts) > 1 and parts[1] not in known:
+      yield f"{path}: {package} may not import {name}"
 
 
 def _packages():
   return sorted(
-      path.name
-      for path in (_ROOT / "trustjax").iterdir()
-      if path.is_dir() and any(path.glob("**/*.py"))
+    path.name
+    for path in (_ROOT / "trustjax").iterdir()
+    if path.is_dir() and any(path.glob("**/*.py"))
   )
 
 
@@ -67,23 +67,23 @@ def test_a_forbidden_import_is_found(tmp_path):
 
 def test_names_say_what_a_file_holds():
   files = [
-      path
-      for folder in ("trustjax", "experiments", "configs", "tests")
-      for path in (_ROOT / folder).glob("**/*.py")
+    path
+    for folder in ("trustjax", "experiments", "configs", "tests")
+    for path in (_ROOT / folder).glob("**/*.py")
   ]
   assert not [p for p in files if p.stem.strip("_") in _FORBIDDEN_NAMES]
 
 
 def test_tensorflow_is_never_imported():
   files = [
-      path
-      for folder in ("trustjax", "experiments")
-      for path in (_ROOT / folder).glob("**/*.py")
+    path
+    for folder in ("trustjax", "experiments")
+    for path in (_ROOT / folder).glob("**/*.py")
   ]
   offenders = [
-      path
-      for path in files
-      for name in _imports(path)
-      if name.split(".")[0] == "tensorflow"
+    path
+    for path in files
+    for name in _imports(path)
+    if name.split(".")[0] == "tensorflow"
   ]
   assert offenders == []

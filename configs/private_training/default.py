@@ -11,15 +11,15 @@ def _rule(name, **fields):
   """A clipping rule; a field left at None takes the rule's default."""
   rule = config_dict.ConfigDict({"name": name})
   for field, kind in (
-      ("clip_norm", float),
-      ("gamma", float),
-      ("scale", str),
-      ("allocation", str),
-      ("floor", float),
-      ("depth", int),
-      ("quantile", float),
-      ("learning_rate", float),
-      ("count_noise", float),
+    ("clip_norm", float),
+    ("gamma", float),
+    ("scale", str),
+    ("allocation", str),
+    ("floor", float),
+    ("depth", int),
+    ("quantile", float),
+    ("learning_rate", float),
+    ("count_noise", float),
   ):
     rule[field] = fields.pop(field, config_dict.placeholder(kind))
   return rule
@@ -27,18 +27,21 @@ def _rule(name, **fields):
 
 def _schedule(kind="constant"):
   """A noise schedule; without a period it changes once an epoch."""
-  return config_dict.ConfigDict({
+  return config_dict.ConfigDict(
+    {
       "kind": kind,
       "period": config_dict.placeholder(int),
       "decay": config_dict.placeholder(float),
       "final": config_dict.placeholder(float),
       "every": config_dict.placeholder(int),
-  })
+    }
+  )
 
 
 def _optimizer(name, learning_rate, decay="constant"):
   """An optax optimiser with its learning-rate schedule."""
-  return config_dict.ConfigDict({
+  return config_dict.ConfigDict(
+    {
       "name": name,
       "learning_rate": learning_rate,
       "decay": decay,  # "constant", "cosine" or "linear"
@@ -47,18 +50,19 @@ def _optimizer(name, learning_rate, decay="constant"):
       "momentum": config_dict.placeholder(float),  # sgd
       "b1": config_dict.placeholder(float),  # adam, adamw
       "b2": config_dict.placeholder(float),  # adam, adamw
-  })
+    }
+  )
 
 
 def get_config() -> ml_collections.ConfigDict:
   """The default study: small, offline, every arm."""
   config = config_dict.ConfigDict()
   config.arms = (
-      "non_private",
-      "dp_sgd",
-      "edp_sgd",
-      "edp_sgd_equal_epsilon",
-      "dp_sgd_loop",
+    "non_private",
+    "dp_sgd",
+    "edp_sgd",
+    "edp_sgd_equal_epsilon",
+    "dp_sgd_loop",
   )
   config.target_epsilons = (3.0, 8.0)
   config.delta = 1e-4  # Below 1 / number of training records.
@@ -66,7 +70,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.num_seeds = 1
   config.loop_steps = 5  # Timed steps of the per-record loop.
 
-  config.data = config_dict.ConfigDict({
+  config.data = config_dict.ConfigDict(
+    {
       "name": "synthetic",
       "manual_dir": "",  # Folder of the data set's files.
       "data_dir": "",  # Where prepared data is kept; "" is the cache folder.
@@ -77,9 +82,11 @@ def get_config() -> ml_collections.ConfigDict:
       "max_length": config_dict.placeholder(int),
       "max_chars": config_dict.placeholder(int),
       "deduplicate": False,
-  })
+    }
+  )
 
-  config.model = config_dict.ConfigDict({
+  config.model = config_dict.ConfigDict(
+    {
       "name": "mean_pool",
       "dim": 32,
       "dropout": 0.0,
@@ -92,20 +99,26 @@ def get_config() -> ml_collections.ConfigDict:
       "size": config_dict.placeholder(str),  # transformer
       "num_heads": config_dict.placeholder(int),  # transformer
       "ff_dim": config_dict.placeholder(int),  # transformer
-  })
-  config.loss = config_dict.ConfigDict({
+    }
+  )
+  config.loss = config_dict.ConfigDict(
+    {
       "intent_weight": 1.0,
       "slot_weight": 1.0,
       "unknown_rate": 0.0,  # Share of words shown as unknown in training.
-  })
+    }
+  )
 
-  config.non_private = config_dict.ConfigDict({
+  config.non_private = config_dict.ConfigDict(
+    {
       "batch_size": 64,
       "num_steps": 300,
       "chunk_size": config_dict.placeholder(int),
       "optimizer": _optimizer("adam", 1e-2, decay="linear"),
-  })
-  config.private = config_dict.ConfigDict({
+    }
+  )
+  config.private = config_dict.ConfigDict(
+    {
       "expected_batch_size": 256,
       "num_steps": 200,
       "sampler": "poisson",  # "truncated_poisson" needs capacity; "shuffled"
@@ -116,9 +129,11 @@ def get_config() -> ml_collections.ConfigDict:
       "engine": "auto",
       "chunk_size": config_dict.placeholder(int),
       "optimizer": _optimizer("adam", 1e-2, decay="linear"),
-  })
+    }
+  )
   # Clip groups; lot, steps, sampler and adjacency are those of `private`.
-  config.edp = config_dict.ConfigDict({
+  config.edp = config_dict.ConfigDict(
+    {
       "clip_group_size": 8,
       "group_capacity": config_dict.placeholder(int),
       "rule": _rule("per_layer", scale="weight_relative", gamma=0.01),
@@ -126,7 +141,8 @@ def get_config() -> ml_collections.ConfigDict:
       "engine": "auto",
       "chunk_size": config_dict.placeholder(int),
       "optimizer": _optimizer("adam", 1e-2, decay="linear"),
-  })
+    }
+  )
 
   config.log_every = 10
   config.evaluate_every = 50  # Steps; 0 evaluates at the end only.

@@ -26,8 +26,7 @@ def network(params, example, key):
   embedded = params["table"][example["tokens"]]
   keep = jax.random.bernoulli(key, 0.7, embedded.shape)
   hidden = jnp.tanh(
-      jnp.where(keep, embedded, 0.0) @ params["kernel"]
-      + params["bias"][None, :]
+    jnp.where(keep, embedded, 0.0) @ params["kernel"] + params["bias"][None, :]
   )
   logits = jnp.mean(hidden, axis=0)
   loss = -jax.nn.log_softmax(logits)[example["label"]]
@@ -37,21 +36,21 @@ def network(params, example, key):
 def network_params(seed=0):
   keys = jax.random.split(jax.random.key(seed), 3)
   return {
-      "bias": 0.1 * jax.random.normal(keys[0], (5,)),
-      "kernel": jax.random.normal(keys[1], (4, 5)),
-      "table": jax.random.normal(keys[2], (11, 4)),
+    "bias": 0.1 * jax.random.normal(keys[0], (5,)),
+    "kernel": jax.random.normal(keys[1], (4, 5)),
+    "table": jax.random.normal(keys[2], (11, 4)),
   }
 
 
 def network_lot(num_valid=6, slots=SLOTS, seed=1):
   rng = np.random.default_rng(seed)
   return privacy.Lot(
-      examples={
-          "tokens": jnp.asarray(rng.integers(0, 11, (slots, 7)), jnp.int32),
-          "label": jnp.asarray(rng.integers(0, 5, slots), jnp.int32),
-      },
-      valid=jnp.arange(slots) < num_valid,
-      ids=jnp.asarray(rng.permutation(100)[:slots], jnp.int32),
+    examples={
+      "tokens": jnp.asarray(rng.integers(0, 11, (slots, 7)), jnp.int32),
+      "label": jnp.asarray(rng.integers(0, 5, slots), jnp.int32),
+    },
+    valid=jnp.arange(slots) < num_valid,
+    ids=jnp.asarray(rng.permutation(100)[:slots], jnp.int32),
   )
 
 
@@ -61,21 +60,21 @@ def gradient_lot(gradients, valid=None, groups=None):
   shape = examples.shape[:1] if groups is None else groups
   valid = jnp.ones(shape, bool) if valid is None else jnp.asarray(valid)
   return privacy.Lot(
-      examples=jnp.reshape(examples, shape + examples.shape[-1:]),
-      valid=jnp.reshape(valid, shape),
-      ids=jnp.reshape(jnp.arange(valid.size, dtype=jnp.int32), shape),
+    examples=jnp.reshape(examples, shape + examples.shape[-1:]),
+    valid=jnp.reshape(valid, shape),
+    ids=jnp.reshape(jnp.arange(valid.size, dtype=jnp.int32), shape),
   )
 
 
 def as_groups(lot, slots):
   return jax.tree.map(
-      lambda leaf: jnp.reshape(leaf, (-1, slots) + leaf.shape[1:]), lot
+    lambda leaf: jnp.reshape(leaf, (-1, slots, *leaf.shape[1:])), lot
   )
 
 
 def clipped(loss_fn, rule, params, lot, engine, chunk=None, group=1, key=7):
   fn = privacy.clipped_grad(
-      loss_fn, rule, clip_group_size=group, engine=engine, chunk_size=chunk
+    loss_fn, rule, clip_group_size=group, engine=engine, chunk_size=chunk
   )
   if engine != "loop":
     fn = jax.jit(fn)
@@ -83,13 +82,13 @@ def clipped(loss_fn, rule, params, lot, engine, chunk=None, group=1, key=7):
 
 
 RULES = [
-    privacy.ThresholdClip(clip_norm=0.3),
-    privacy.AutoClip(),
-    privacy.AutoClip(gamma=0.0),
-    privacy.PerLayerClip(clip_norm=0.5),
-    privacy.PerLayerClip(scale="equal", gamma=0.01),
-    privacy.PerLayerClip(scale="dimension", allocation="uniform"),
-    privacy.QuantileClip(clip_norm=0.2, expected_units=6),
+  privacy.ThresholdClip(clip_norm=0.3),
+  privacy.AutoClip(),
+  privacy.AutoClip(gamma=0.0),
+  privacy.PerLayerClip(clip_norm=0.5),
+  privacy.PerLayerClip(scale="equal", gamma=0.01),
+  privacy.PerLayerClip(scale="dimension", allocation="uniform"),
+  privacy.QuantileClip(clip_norm=0.2, expected_units=6),
 ]
 
 
@@ -111,27 +110,31 @@ def test_equals_jax_privacy_and_optax(engine, chunk):
   params, lot = network_params(), network_lot(num_valid=SLOTS)
   key, bound = jax.random.key(7), 0.3
   got = clipped(
-      network, privacy.ThresholdClip(clip_norm=bound), params, lot, engine,
-      chunk,
+    network,
+    privacy.ThresholdClip(clip_norm=bound),
+    params,
+    lot,
+    engine,
+    chunk,
   )
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(lot.ids)
   gradients = jax.vmap(
-      lambda e, k: jax.grad(lambda p: network(p, e, k)[0])(params)
+    lambda e, k: jax.grad(lambda p: network(p, e, k)[0])(params)
   )(lot.examples, keys)
   leaves, treedef = jax.tree.flatten(gradients)
   by_optax = jax.tree.unflatten(
-      treedef, optax.per_example_global_norm_clip(leaves, bound)[0]
+    treedef, optax.per_example_global_norm_clip(leaves, bound)[0]
   )
   chex.assert_trees_all_close(got.sum, by_optax, rtol=2e-5, atol=1e-6)
   with jax.numpy_rank_promotion("allow"):
     by_jax_privacy = jax_privacy.clipped_grad(
-        lambda p, batch: network(
-            p,
-            jax.tree.map(lambda leaf: leaf[0], batch[0]),
-            batch[1][0],
-        )[0],
-        l2_clip_norm=bound,
-        batch_argnums=1,
+      lambda p, batch: network(
+        p,
+        jax.tree.map(lambda leaf: leaf[0], batch[0]),
+        batch[1][0],
+      )[0],
+      l2_clip_norm=bound,
+      batch_argnums=1,
     )(params, (lot.examples, keys))
   chex.assert_trees_all_close(got.sum, by_jax_privacy, rtol=2e-5, atol=1e-6)
 
@@ -141,7 +144,7 @@ def test_norms_losses_and_aux_are_the_records_own(engine, chunk):
   gradients = np.array([[3.0, 4.0, 0.0]] * 3 + [[0.0, 0.5, 0.0]] * 5)
   lot = gradient_lot(gradients, valid=[True] * 6 + [False] * 2)
   got = clipped(
-      quadratic, privacy.ThresholdClip(), jnp.zeros(DIM), lot, engine, chunk
+    quadratic, privacy.ThresholdClip(), jnp.zeros(DIM), lot, engine, chunk
   )
   np.testing.assert_allclose(got.norms, [5, 5, 5, 0.5, 0.5, 0.5, 0, 0])
   np.testing.assert_allclose(got.losses, [12.5] * 3 + [0.125] * 3 + [0] * 2)
@@ -155,13 +158,21 @@ def test_norms_losses_and_aux_are_the_records_own(engine, chunk):
 def test_a_nonfinite_record_contributes_exactly_zero(engine, chunk, bad):
   gradients = np.ones((SLOTS, DIM), np.float32)
   want = clipped(
-      quadratic, privacy.ThresholdClip(), jnp.zeros(DIM),
-      gradient_lot(gradients, valid=np.arange(SLOTS) != 2), engine, chunk,
+    quadratic,
+    privacy.ThresholdClip(),
+    jnp.zeros(DIM),
+    gradient_lot(gradients, valid=np.arange(SLOTS) != 2),
+    engine,
+    chunk,
   )
   gradients[2, 1] = bad
   got = clipped(
-      quadratic, privacy.ThresholdClip(), jnp.zeros(DIM),
-      gradient_lot(gradients), engine, chunk,
+    quadratic,
+    privacy.ThresholdClip(),
+    jnp.zeros(DIM),
+    gradient_lot(gradients),
+    engine,
+    chunk,
   )
   np.testing.assert_array_equal(got.sum, want.sum)
   assert int(got.num_nonfinite) == 1
@@ -173,14 +184,18 @@ def test_a_nonfinite_loss_with_a_finite_gradient_is_dropped(engine, chunk):
   def loss_fn(params, example, key):
     loss, aux = quadratic(params, example, key)
     return loss + jax.lax.stop_gradient(
-        jnp.where(example[0] < -50, jnp.inf, 0.0)
+      jnp.where(example[0] < -50, jnp.inf, 0.0)
     ), aux
 
   gradients = np.ones((SLOTS, DIM), np.float32)
   gradients[5, 0] = 99.0
   got = clipped(
-      loss_fn, privacy.ThresholdClip(), jnp.zeros(DIM),
-      gradient_lot(gradients), engine, chunk,
+    loss_fn,
+    privacy.ThresholdClip(),
+    jnp.zeros(DIM),
+    gradient_lot(gradients),
+    engine,
+    chunk,
   )
   np.testing.assert_allclose(got.sum, 7 * np.ones(DIM) / np.sqrt(3), rtol=1e-5)
   assert int(got.num_nonfinite) == 1
@@ -195,12 +210,16 @@ def test_garbage_in_invalid_slots_changes_nothing(engine, chunk, group):
   garbage[~valid] = np.nan
   groups = (2, 4) if group > 1 else None
   results = [
-      clipped(
-          quadratic, privacy.AutoClip(), jnp.zeros(DIM),
-          gradient_lot(g, valid, groups), engine,
-          chunk and chunk // group, group,
-      )
-      for g in (gradients, garbage)
+    clipped(
+      quadratic,
+      privacy.AutoClip(),
+      jnp.zeros(DIM),
+      gradient_lot(g, valid, groups),
+      engine,
+      chunk and chunk // group,
+      group,
+    )
+    for g in (gradients, garbage)
   ]
   chex.assert_trees_all_equal(*results)
   assert int(results[0].num_nonfinite) == 0
@@ -213,8 +232,13 @@ def test_an_empty_lot_gives_zero(engine, chunk, group):
   if group > 1:
     lot, chunk = as_groups(lot, 4), chunk and 1
   got = clipped(
-      network, privacy.AutoClip(gamma=0.0), network_params(), lot, engine,
-      chunk, group,
+    network,
+    privacy.AutoClip(gamma=0.0),
+    network_params(),
+    lot,
+    engine,
+    chunk,
+    group,
   )
   chex.assert_trees_all_equal(got, jax.tree.map(jnp.zeros_like, got))
   chex.assert_trees_all_equal_shapes(got.sum, network_params())
@@ -230,8 +254,13 @@ def test_no_unit_exceeds_its_bound(engine, chunk, rule, group):
     lot = jax.tree.map(lambda leaf: leaf[0], lot)
   params = {"a": jnp.ones(DIM)}
   got = clipped(
-      lambda p, e, k: quadratic(p["a"], e, k), rule, params, lot, engine,
-      1 if chunk else None, group,
+    lambda p, e, k: quadratic(p["a"], e, k),
+    rule,
+    params,
+    lot,
+    engine,
+    1 if chunk else None,
+    group,
   )
   norm = np.linalg.norm(np.asarray(got.sum["a"], np.float64))
   assert norm <= rule.clip_norm * (1 + 1e-7)
@@ -245,13 +274,17 @@ def test_bfloat16_gradients_are_clipped_in_float32(engine, chunk):
   examples = jnp.asarray(rng.normal(size=(SLOTS, 64)), jnp.bfloat16)
   for i in range(SLOTS):
     lot = privacy.Lot(
-        examples=examples[i : i + 1],
-        valid=jnp.ones(1, bool),
-        ids=jnp.zeros(1, jnp.int32),
+      examples=examples[i : i + 1],
+      valid=jnp.ones(1, bool),
+      ids=jnp.zeros(1, jnp.int32),
     )
     got = clipped(
-        quadratic, privacy.ThresholdClip(), jnp.zeros(64, jnp.bfloat16), lot,
-        engine, 1 if chunk else None,
+      quadratic,
+      privacy.ThresholdClip(),
+      jnp.zeros(64, jnp.bfloat16),
+      lot,
+      engine,
+      1 if chunk else None,
     )
     assert got.sum.dtype == jnp.float32
     assert np.linalg.norm(np.asarray(got.sum, np.float64)) <= 1.0
@@ -273,19 +306,27 @@ def test_a_record_keeps_its_key_wherever_it_sits(engine, chunk):
 
 @pytest.mark.parametrize(("engine", "chunk"), ENGINES)
 class TestKnownAnswers:
-
   def test_opposed_gradients(self, engine, chunk):
     """KAT-3: clipped alone they cancel; averaged first they do not."""
     gradients = [[-10.0, 0.0], [30.0, 0.0]]
     rule, params = privacy.ThresholdClip(), jnp.zeros(2)
     alone = clipped(
-        quadratic, rule, params, gradient_lot(gradients), engine,
-        1 if chunk else None,
+      quadratic,
+      rule,
+      params,
+      gradient_lot(gradients),
+      engine,
+      1 if chunk else None,
     )
     np.testing.assert_allclose(alone.sum, [0, 0], atol=1e-6)
     group = clipped(
-        quadratic, rule, params, gradient_lot(gradients, groups=(1, 2)),
-        engine, 1 if chunk else None, 2,
+      quadratic,
+      rule,
+      params,
+      gradient_lot(gradients, groups=(1, 2)),
+      engine,
+      1 if chunk else None,
+      2,
     )
     np.testing.assert_allclose(group.sum, [1, 0], atol=2e-6)
 
@@ -293,13 +334,16 @@ class TestKnownAnswers:
   def test_a_clip_group_has_sensitivity_2c(self, engine, chunk, change):
     """KAT-4: one record moves the clipped mean from one pole to the other."""
     rule, params = privacy.ThresholdClip(), jnp.zeros(1)
-    run = lambda lot: clipped(
+
+    def run(lot):
+      return clipped(
         quadratic, rule, params, lot, engine, 1 if chunk else None, 2
-    ).sum[0]
+      ).sum[0]
+
     before = run(gradient_lot([[-10.0], [30.0]], groups=(1, 2)))
     if change == "zeroed":
       neighbour = gradient_lot(
-          [[-10.0], [30.0]], valid=[True, False], groups=(1, 2)
+        [[-10.0], [30.0]], valid=[True, False], groups=(1, 2)
       )
     else:
       neighbour = gradient_lot([[-10.0], [-30.0]], groups=(1, 2))
@@ -313,9 +357,9 @@ class TestKnownAnswers:
     rule = privacy.ThresholdClip(clip_norm=2.5)
     chunk = 1 if chunk else None
     for valid, want in (
-        ([True, True, True], -3.5),
-        ([True, False, False], 1.0),
-        ([False, False, False], 0.0),
+      ([True, True, True], -3.5),
+      ([True, False, False], 1.0),
+      ([False, False, False], 0.0),
     ):
       lot = gradient_lot(gradients, valid=valid)
       got = clipped(quadratic, rule, jnp.zeros(1), lot, engine, chunk)
@@ -325,8 +369,12 @@ class TestKnownAnswers:
     gradients = [[0, 0, 0], [0, 3, 4], [4, 0, 3], [3, 4, 0]]
     for bound, want in ((1.25, 1.75), (1e30, 7.0)):
       got = clipped(
-          quadratic, privacy.ThresholdClip(clip_norm=bound), jnp.zeros(3),
-          gradient_lot(gradients), engine, chunk,
+        quadratic,
+        privacy.ThresholdClip(clip_norm=bound),
+        jnp.zeros(3),
+        gradient_lot(gradients),
+        engine,
+        chunk,
       )
       np.testing.assert_allclose(got.sum, [want] * 3, rtol=2e-6)
 
@@ -335,13 +383,21 @@ class TestKnownAnswers:
     chunk = 1 if chunk else None
     for gamma, want in ((0.01, [0.598802, 0.798403]), (0.0, [0.6, 0.8])):
       got = clipped(
-          quadratic, privacy.AutoClip(gamma=gamma), jnp.zeros(2),
-          gradient_lot([[3.0, 4.0]]), engine, chunk,
+        quadratic,
+        privacy.AutoClip(gamma=gamma),
+        jnp.zeros(2),
+        gradient_lot([[3.0, 4.0]]),
+        engine,
+        chunk,
       )
       np.testing.assert_allclose(got.sum, want, rtol=3e-6)
       zero = clipped(
-          quadratic, privacy.AutoClip(gamma=gamma), jnp.zeros(2),
-          gradient_lot([[0.0, 0.0]]), engine, chunk,
+        quadratic,
+        privacy.AutoClip(gamma=gamma),
+        jnp.zeros(2),
+        gradient_lot([[0.0, 0.0]]),
+        engine,
+        chunk,
       )
       np.testing.assert_array_equal(zero.sum, [0.0, 0.0])
 
@@ -359,8 +415,13 @@ def test_a_nonfinite_record_takes_its_whole_group_with_it():
   gradients = np.ones((SLOTS, DIM), np.float32)
   gradients[1, 0] = np.nan
   got = clipped(
-      quadratic, privacy.ThresholdClip(), jnp.zeros(DIM),
-      gradient_lot(gradients, groups=(2, 4)), "vmap", None, 4,
+    quadratic,
+    privacy.ThresholdClip(),
+    jnp.zeros(DIM),
+    gradient_lot(gradients, groups=(2, 4)),
+    "vmap",
+    None,
+    4,
   )
   np.testing.assert_allclose(got.sum, np.ones(DIM) / np.sqrt(3), rtol=1e-5)
   assert int(got.num_nonfinite) == 1
@@ -376,7 +437,7 @@ def test_chunks_behind_the_last_record_are_not_run():
 
   lot = gradient_lot(np.ones((64, DIM)), valid=np.arange(64) < 1)
   got = clipped(
-      counting_loss, privacy.ThresholdClip(), jnp.zeros(DIM), lot, "vmap", 4
+    counting_loss, privacy.ThresholdClip(), jnp.zeros(DIM), lot, "vmap", 4
   )
   jax.block_until_ready(got)
   jax.effects_barrier()
@@ -398,7 +459,6 @@ def test_one_program_serves_every_lot():
 
 
 class TestBadInput:
-
   def run(self, lot=None, **options):
     fn = privacy.clipped_grad(quadratic, privacy.ThresholdClip(), **options)
     lot = lot or gradient_lot(np.ones((SLOTS, DIM)))
@@ -410,7 +470,7 @@ class TestBadInput:
 
   def test_chunk_size_that_does_not_divide(self):
     with pytest.raises(
-        ValueError, match="chunk_size: got 3, which does not divide.* 8 slots"
+      ValueError, match="chunk_size: got 3, which does not divide.* 8 slots"
     ):
       self.run(engine="vmap", chunk_size=3)
 
@@ -425,9 +485,9 @@ class TestBadInput:
 
   def test_examples_that_do_not_fit(self):
     lot = privacy.Lot(
-        examples={"x": jnp.ones((4, DIM))},
-        valid=jnp.ones(SLOTS, bool),
-        ids=jnp.zeros(SLOTS, jnp.int32),
+      examples={"x": jnp.ones((4, DIM))},
+      valid=jnp.ones(SLOTS, bool),
+      ids=jnp.zeros(SLOTS, jnp.int32),
     )
     with pytest.raises(ValueError, match=r"lot.examples\['x'\]: got shape"):
       self.run(lot)

@@ -2,11 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-from jax.extend import random as jax_random
 import numpy as np
 import optax
 import pytest
 import scipy.stats
+from jax.extend import random as jax_random
 
 from trustjax import privacy
 from trustjax.privacy import _normals
@@ -14,11 +14,11 @@ from trustjax.privacy import _normals
 
 def make_plan(**changes):
   fields = dict(
-      num_records=1000,
-      expected_batch_size=100,
-      rule=privacy.ThresholdClip(clip_norm=0.5),
-      num_steps=3,
-      noise_multiplier=2.0,
+    num_records=1000,
+    expected_batch_size=100,
+    rule=privacy.ThresholdClip(clip_norm=0.5),
+    num_steps=3,
+    noise_multiplier=2.0,
   )
   return privacy.DpSgdPlan.make(**(fields | changes))
 
@@ -29,15 +29,17 @@ def release(plan, total, key, steps=1):
   state, out = noise.init(total), []
   for i in range(steps):
     average, state = noise.update(
-        total, state, total, key=jax.random.fold_in(key, i),
-        clip_state=plan.rule.init(),
+      total,
+      state,
+      total,
+      key=jax.random.fold_in(key, i),
+      clip_state=plan.rule.init(),
     )
     out.append(average)
   return out
 
 
 class TestNormals:
-
   @pytest.mark.parametrize("count", [2, 7, 1000])
   def test_the_hash_is_jaxs(self, count):
     """Bit for bit, with JAX's counter layout."""
@@ -46,7 +48,7 @@ class TestNormals:
     low = jnp.arange(half, dtype=jnp.uint32)
     words = _normals.threefry_2x32(data, low, low + jnp.uint32(half))
     want = jax_random.threefry_2x32(
-        data, jnp.arange(2 * half, dtype=jnp.uint32)
+      data, jnp.arange(2 * half, dtype=jnp.uint32)
     )
     np.testing.assert_array_equal(jnp.concatenate(words), want)
 
@@ -70,7 +72,7 @@ class TestNormals:
   def test_another_generator_is_respected(self):
     key = jax.random.key(0, impl="rbg")
     np.testing.assert_array_equal(
-        privacy.standard_normals(key, 10), jax.random.normal(key, (10,))
+      privacy.standard_normals(key, 10), jax.random.normal(key, (10,))
     )
 
   @pytest.mark.parametrize("count", [0, 1, 5])
@@ -79,18 +81,17 @@ class TestNormals:
 
 
 class TestAddNoise:
-
   @pytest.mark.parametrize(
-      ("changes", "std"),
-      [
-          ({}, 2.0 * 0.5 / 100),
-          ({"clip_group_size": 10}, 2.0 * 0.5 / 10),
-          ({"rule": privacy.AutoClip()}, 2.0 / 100),
-          (
-              {"rule": privacy.QuantileClip(clip_norm=0.5)},
-              (2.0**-2 - 10.0**-2) ** -0.5 * 0.5 / 100,
-          ),
-      ],
+    ("changes", "std"),
+    [
+      ({}, 2.0 * 0.5 / 100),
+      ({"clip_group_size": 10}, 2.0 * 0.5 / 10),
+      ({"rule": privacy.AutoClip()}, 2.0 / 100),
+      (
+        {"rule": privacy.QuantileClip(clip_norm=0.5)},
+        (2.0**-2 - 10.0**-2) ** -0.5 * 0.5 / 100,
+      ),
+    ],
   )
   def test_std_on_the_average(self, changes, std):
     """Over 40,000 values: within 2 % with probability above 0.9999."""
@@ -127,22 +128,21 @@ class TestAddNoise:
   def test_is_a_function_of_the_key(self):
     total = {"w": jnp.zeros(50)}
     one, again, other = (
-        release(make_plan(), total, jax.random.key(k))[0]["w"]
-        for k in (0, 0, 1)
+      release(make_plan(), total, jax.random.key(k))[0]["w"] for k in (0, 0, 1)
     )
     np.testing.assert_array_equal(one, again)
     assert np.all(one != other)
 
   @pytest.mark.parametrize(
-      "optimizer",
-      [
-          optax.sgd(0.1, momentum=0.9),
-          optax.adam(1e-3),
-          optax.adamw(1e-3),
-          optax.lamb(1e-3),
-          optax.chain(optax.scale_by_rms(), optax.scale(-0.1)),
-      ],
-      ids=["momentum", "adam", "adamw", "lamb", "chain"],
+    "optimizer",
+    [
+      optax.sgd(0.1, momentum=0.9),
+      optax.adam(1e-3),
+      optax.adamw(1e-3),
+      optax.lamb(1e-3),
+      optax.chain(optax.scale_by_rms(), optax.scale(-0.1)),
+    ],
+    ids=["momentum", "adam", "adamw", "lamb", "chain"],
   )
   def test_composes_with_any_optimizer(self, optimizer):
     plan = make_plan(noise_multiplier=0.0)
@@ -150,8 +150,11 @@ class TestAddNoise:
     total = {"w": jnp.array([1.0, -2.0, 3.0, -4.0])}
     chained = optax.chain(privacy.add_noise(plan), optimizer)
     got, _ = chained.update(
-        total, chained.init(params), params, key=jax.random.key(0),
-        clip_state=(),
+      total,
+      chained.init(params),
+      params,
+      key=jax.random.key(0),
+      clip_state=(),
     )
     average = jax.tree.map(lambda leaf: leaf / 100, total)
     want, _ = optimizer.update(average, optimizer.init(params), params)
@@ -163,9 +166,9 @@ class TestAddNoise:
     fn = plan.clipped_grad(lambda p, e, k: (jnp.sum(p["w"] * e), ()))
     params = {"w": jnp.ones(40_000)}
     lot = privacy.Lot(
-        examples=jnp.ones((8, 40_000)),
-        valid=jnp.zeros(8, bool),
-        ids=jnp.zeros(8, jnp.int32),
+      examples=jnp.ones((8, 40_000)),
+      valid=jnp.zeros(8, bool),
+      ids=jnp.zeros(8, jnp.int32),
     )
     clipped = fn(params, lot, jax.random.key(0), ())
     (average,) = release(plan, clipped.sum, jax.random.key(1))

@@ -1,4 +1,4 @@
-"""The plan: everything is read off one record, and it refuses contradictions."""
+"""The plan: all is read off one record, which refuses contradictions."""
 
 import dataclasses
 import json
@@ -11,11 +11,11 @@ from trustjax import privacy
 
 def make_plan(**changes):
   fields = dict(
-      num_records=1000,
-      expected_batch_size=100,
-      rule=privacy.ThresholdClip(),
-      num_steps=20,
-      noise_multiplier=1.0,
+    num_records=1000,
+    expected_batch_size=100,
+    rule=privacy.ThresholdClip(),
+    num_steps=20,
+    noise_multiplier=1.0,
   )
   return privacy.DpSgdPlan.make(**(fields | changes))
 
@@ -28,11 +28,11 @@ def test_sampling_rate_is_batch_over_records():
 def test_clip_groups_double_the_sensitivity(adjacency):
   alone = make_plan(adjacency=adjacency, noise_multiplier=1.0)
   groups = make_plan(
-      adjacency=adjacency, noise_multiplier=2.0, clip_group_size=10
+    adjacency=adjacency, noise_multiplier=2.0, clip_group_size=10
   )
   assert groups.mechanism.sensitivity_factor == 2
   np.testing.assert_allclose(
-      groups.epsilon(1e-5).pld, alone.epsilon(1e-5).pld, rtol=1e-9
+    groups.epsilon(1e-5).pld, alone.epsilon(1e-5).pld, rtol=1e-9
   )
 
 
@@ -54,7 +54,7 @@ def test_lots_have_the_plans_shape():
   grouped = make_plan(clip_group_size=10, group_capacity=14)
   assert grouped.lot_indices(0, 0).indices.shape == (10, 14)
   shuffled = make_plan(
-      clip_group_size=10, sampler="shuffled", adjacency="zero_out"
+    clip_group_size=10, sampler="shuffled", adjacency="zero_out"
   )
   assert shuffled.lot_indices(0, 0).indices.shape == (10, 10)
   truncated = make_plan(sampler="truncated_poisson", capacity=104)
@@ -73,8 +73,13 @@ def test_lots_are_a_function_of_seed_and_step():
 def test_statement_says_what_matters():
   text = make_plan(clip_group_size=10).statement()
   for part in (
-      "one record is added or removed", "Poisson", "0.1", "sensitivity 2",
-      "not cryptographic", "vocabulary", "twice the clip norm",
+    "one record is added or removed",
+    "Poisson",
+    "0.1",
+    "sensitivity 2",
+    "not cryptographic",
+    "vocabulary",
+    "twice the clip norm",
   ):
     assert part in text
 
@@ -84,9 +89,12 @@ def test_description_is_json_and_fingerprints_differ():
   assert json.loads(json.dumps(plan.describe())) == plan.describe()
   assert plan.fingerprint() == make_plan().fingerprint()
   for change in (
-      {"noise_multiplier": 1.1}, {"num_steps": 21}, {"clip_group_size": 10},
-      {"rule": privacy.AutoClip()}, {"adjacency": "zero_out"},
-      {"schedule": privacy.NoiseSchedule(kind="inverse", decay=0.1)},
+    {"noise_multiplier": 1.1},
+    {"num_steps": 21},
+    {"clip_group_size": 10},
+    {"rule": privacy.AutoClip()},
+    {"adjacency": "zero_out"},
+    {"schedule": privacy.NoiseSchedule(kind="inverse", decay=0.1)},
   ):
     assert make_plan(**change).fingerprint() != plan.fingerprint()
 
@@ -98,41 +106,42 @@ def test_replace_mechanism_keeps_the_rest():
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"expected_batch_size": 1001},
-            "expected_batch_size: got 1001; it must be positive and at most the"
-            " data set's 1000 records",
-        ),
-        ({"expected_batch_size": 0}, "expected_batch_size: got 0"),
-        ({"clip_group_size": 0}, "clip_group_size: got 0"),
-        ({"clip_group_size": 7}, "clip_group_size: got 7; it must divide"),
-        ({"group_capacity": 4}, "group_capacity: got 4; it only applies"),
-        (
-            {"clip_group_size": 10, "group_capacity": 0},
-            "group_capacity: got 0",
-        ),
-        (
-            {
-                "clip_group_size": 10, "sampler": "truncated_poisson",
-                "capacity": 104,
-            },
-            "sensitivity 4C",
-        ),
-        (
-            {"sampler": "shuffled"},
-            "adjacency: got 'add_remove' with the sampler 'shuffled'",
-        ),
-        (
-            {"rule": privacy.QuantileClip(count_noise=0.4)},
-            "count_noise: got 0.4",
-        ),
-        ({"noise_multiplier": -1.0}, "noise_multiplier: got -1.0"),
-        ({"num_steps": 0}, "num_steps: got 0"),
-        ({"capacity": 100}, "capacity: got 100; it only applies"),
-        ({"sampler": "truncated_poisson"}, "capacity: got None"),
-    ],
+  ("changes", "message"),
+  [
+    (
+      {"expected_batch_size": 1001},
+      "expected_batch_size: got 1001; it must be positive and at most the"
+      " data set's 1000 records",
+    ),
+    ({"expected_batch_size": 0}, "expected_batch_size: got 0"),
+    ({"clip_group_size": 0}, "clip_group_size: got 0"),
+    ({"clip_group_size": 7}, "clip_group_size: got 7; it must divide"),
+    ({"group_capacity": 4}, "group_capacity: got 4; it only applies"),
+    (
+      {"clip_group_size": 10, "group_capacity": 0},
+      "group_capacity: got 0",
+    ),
+    (
+      {
+        "clip_group_size": 10,
+        "sampler": "truncated_poisson",
+        "capacity": 104,
+      },
+      "sensitivity 4C",
+    ),
+    (
+      {"sampler": "shuffled"},
+      "adjacency: got 'add_remove' with the sampler 'shuffled'",
+    ),
+    (
+      {"rule": privacy.QuantileClip(count_noise=0.4)},
+      "count_noise: got 0.4",
+    ),
+    ({"noise_multiplier": -1.0}, "noise_multiplier: got -1.0"),
+    ({"num_steps": 0}, "num_steps: got 0"),
+    ({"capacity": 100}, "capacity: got 100; it only applies"),
+    ({"sampler": "truncated_poisson"}, "capacity: got None"),
+  ],
 )
 def test_contradictions_are_refused(changes, message):
   with pytest.raises(ValueError, match=message):
@@ -143,8 +152,8 @@ def test_a_typed_in_sensitivity_is_refused():
   plan = make_plan(clip_group_size=10)
   with pytest.raises(ValueError, match="sensitivity_factor: got 1.0; with"):
     dataclasses.replace(
-        plan,
-        mechanism=dataclasses.replace(plan.mechanism, sensitivity_factor=1.0),
+      plan,
+      mechanism=dataclasses.replace(plan.mechanism, sensitivity_factor=1.0),
     )
 
 

@@ -9,13 +9,13 @@ import pytest
 from trustjax import privacy
 
 PARAMS = {
-    "dense": {"bias": jnp.zeros(4), "kernel": 2.0 * jnp.ones((3, 4))},
-    "table": jnp.ones((10, 3)),
+  "dense": {"bias": jnp.zeros(4), "kernel": 2.0 * jnp.ones((3, 4))},
+  "table": jnp.ones((10, 3)),
 }
 LAYERED = [
-    privacy.PerLayerClip(clip_norm=2.0, scale=scale, allocation=allocation)
-    for scale in ("weight_relative", "equal", "dimension")
-    for allocation in ("least_noise", "uniform", "proportional")
+  privacy.PerLayerClip(clip_norm=2.0, scale=scale, allocation=allocation)
+  for scale in ("weight_relative", "equal", "dimension")
+  for allocation in ("least_noise", "uniform", "proportional")
 ]
 
 
@@ -25,7 +25,6 @@ def both(rule):
 
 
 class TestPerLayer:
-
   @pytest.mark.parametrize("rule", LAYERED, ids=repr)
   def test_bounds_and_noise_keep_the_joint_sensitivity(self, rule):
     scales, noise = (np.asarray(x, np.float64) for x in both(rule))
@@ -36,9 +35,9 @@ class TestPerLayer:
   def test_scales_by_kind(self):
     """Leaves in order: bias (4), kernel (12), table (30)."""
     by_kind = {
-        "equal": [1, 1, 1],
-        "dimension": [4, 12, 30],
-        "weight_relative": [0.01**2, 4 * 12, 30],
+      "equal": [1, 1, 1],
+      "dimension": [4, 12, 30],
+      "weight_relative": [0.01**2, 4 * 12, 30],
     }
     for kind, squares in by_kind.items():
       got, _ = both(privacy.PerLayerClip(scale=kind))
@@ -49,21 +48,19 @@ class TestPerLayer:
   def test_least_noise_is_least(self, scale):
     dims = np.array([4, 12, 30])
     total = {
-        allocation: float(
-            dims
-            @ np.square(
-                both(
-                    privacy.PerLayerClip(scale=scale, allocation=allocation)
-                )[1]
-            )
+      allocation: float(
+        dims
+        @ np.square(
+          both(privacy.PerLayerClip(scale=scale, allocation=allocation))[1]
         )
-        for allocation in ("least_noise", "uniform", "proportional")
+      )
+      for allocation in ("least_noise", "uniform", "proportional")
     }
     assert total["least_noise"] <= total["uniform"] * (1 + 1e-6)
     assert total["least_noise"] <= total["proportional"] * (1 + 1e-6)
     bounds, _ = both(privacy.PerLayerClip(scale=scale))
     np.testing.assert_allclose(
-        total["least_noise"], np.sum(bounds * np.sqrt(dims)) ** 2, rtol=1e-5
+      total["least_noise"], np.sum(bounds * np.sqrt(dims)) ** 2, rtol=1e-5
     )
 
   def test_depth_gathers_a_layer(self):
@@ -80,20 +77,26 @@ class TestPerLayer:
   def test_joint_sensitivity(self):
     """KAT-17: layer bounds 1, 2, 2 are 3 together, 6 in clip groups."""
     rule = privacy.PerLayerClip(clip_norm=3.0, scale="weight_relative")
-    params = {"a": jnp.array([1.0]), "b": jnp.array([2.0]), "c": jnp.array([2.0])}
+    params = {
+      "a": jnp.array([1.0]),
+      "b": jnp.array([2.0]),
+      "c": jnp.array([2.0]),
+    }
     np.testing.assert_allclose(rule.scales((), params), [1, 2, 2], rtol=1e-6)
     assert rule.sensitivity((), 1, "add_remove") == 3
     assert rule.sensitivity((), 8, "add_remove") == 6
 
 
 class TestQuantile:
-
   def test_step(self):
     """KAT-11."""
     rule = privacy.QuantileClip(expected_units=1)
-    step = lambda b: float(rule.step(jnp.float32(1), jnp.float32(b)))
+
+    def step(b):
+      return float(rule.step(jnp.float32(1), jnp.float32(b)))
+
     np.testing.assert_allclose(
-        [step(0.8), step(0.2)], [0.941765, 1.061837], rtol=1e-6
+      [step(0.8), step(0.2)], [0.941765, 1.061837], rtol=1e-6
     )
 
   def test_budget_split(self):
@@ -114,18 +117,18 @@ class TestQuantile:
     rule = privacy.QuantileClip().for_units(256)
     explicit = privacy.QuantileClip(count_noise=12.8, expected_units=256)
     np.testing.assert_allclose(
-        rule.gradient_noise_multipliers(np.array([1.0])),
-        explicit.gradient_noise_multipliers(np.array([1.0])),
+      rule.gradient_noise_multipliers(np.array([1.0])),
+      explicit.gradient_noise_multipliers(np.array([1.0])),
     )
 
   def test_update_counts_units_over_the_expected_number(self):
     """Without noise: 3 of 4 units unclipped, 8 expected."""
     rule = privacy.QuantileClip(count_noise=1e-9, expected_units=8)
     new = rule.update(
-        rule.init(),
-        jnp.array([0.1, 0.2, 0.3, 5.0, 0.0]),
-        jnp.array([True] * 4 + [False]),
-        jax.random.key(0),
+      rule.init(),
+      jnp.array([0.1, 0.2, 0.3, 5.0, 0.0]),
+      jnp.array([True] * 4 + [False]),
+      jax.random.key(0),
     )
     share = (3 * 0.5 - 0.5) / 8 + 0.5
     np.testing.assert_allclose(new, np.exp(-0.2 * (share - 0.5)), rtol=1e-6)
@@ -133,36 +136,39 @@ class TestQuantile:
   def test_finds_the_median(self):
     rule = privacy.QuantileClip(clip_norm=5.0, expected_units=200)
     norms = jnp.asarray(
-        np.random.default_rng(0).lognormal(0, 1, 200), jnp.float32
+      np.random.default_rng(0).lognormal(0, 1, 200), jnp.float32
     )
     state = rule.init()
     for i in range(60):
-      state = rule.update(
-          state, norms, jnp.ones(200, bool), jax.random.key(i)
-      )
+      state = rule.update(state, norms, jnp.ones(200, bool), jax.random.key(i))
     np.testing.assert_allclose(state, np.median(norms), rtol=0.2)
 
   def test_noise_on_the_count_has_the_stated_size(self):
     """Std over 4,000 draws: within 5 % with probability above 0.9999."""
     rule = privacy.QuantileClip(count_noise=3.0, expected_units=10)
     states = jax.vmap(
-        lambda k: rule.update(
-            rule.init(), jnp.zeros(1), jnp.zeros(1, bool), k
-        )
+      lambda k: rule.update(rule.init(), jnp.zeros(1), jnp.zeros(1, bool), k)
     )(jax.random.split(jax.random.key(0), 4000))
     noise = np.log(states) / -0.2 * 10
     np.testing.assert_allclose(np.std(noise), 3.0, rtol=0.05)
 
   def test_one_record_moves_the_count_by_half_a_unit(self):
     rule = privacy.QuantileClip(count_noise=1e-9, expected_units=10)
-    run = lambda valid, norm: float(
+
+    def run(valid, norm):
+      return float(
         -jnp.log(
-            rule.update(
-                rule.init(), jnp.array([norm, 0.2]), jnp.asarray(valid),
-                jax.random.key(0),
-            )
-        ) / 0.2 * 10
-    )
+          rule.update(
+            rule.init(),
+            jnp.array([norm, 0.2]),
+            jnp.asarray(valid),
+            jax.random.key(0),
+          )
+        )
+        / 0.2
+        * 10
+      )
+
     for norm in (0.1, 100.0):
       moved = abs(run([True, True], norm) - run([False, True], norm))
       np.testing.assert_allclose(moved, 0.5, rtol=1e-4)
@@ -182,15 +188,15 @@ class TestQuantile:
 
 
 @pytest.mark.parametrize(
-    ("group", "adjacency", "factor"),
-    [
-        (1, "add_remove", 1),
-        (1, "zero_out", 1),
-        (1, "replace_one", 2),
-        (8, "add_remove", 2),
-        (8, "zero_out", 2),
-        (8, "replace_one", 2),
-    ],
+  ("group", "adjacency", "factor"),
+  [
+    (1, "add_remove", 1),
+    (1, "zero_out", 1),
+    (1, "replace_one", 2),
+    (8, "add_remove", 2),
+    (8, "zero_out", 2),
+    (8, "replace_one", 2),
+  ],
 )
 def test_sensitivity_in_clip_norms(group, adjacency, factor):
   assert privacy.sensitivity_in_clip_norms(group, adjacency) == factor
@@ -202,7 +208,7 @@ def test_sensitivity_in_clip_norms(group, adjacency, factor):
 def _check_factors(self):
   rule = privacy.ThresholdClip(clip_norm=2.0)
   factors = self.variant(rule.factors)(
-      jnp.array([[1.0], [2.0], [8.0]]), jnp.array([2.0])
+    jnp.array([[1.0], [2.0], [8.0]]), jnp.array([2.0])
   )
   np.testing.assert_allclose(factors, [[1.0], [1.0], [0.25]], rtol=2e-6)
 
@@ -212,29 +218,29 @@ class TestVariants(chex.TestCase):
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: privacy.ThresholdClip(clip_norm=0), "clip_norm: got 0"),
-        (lambda: privacy.ThresholdClip(clip_norm=np.nan), "clip_norm: got nan"),
-        (lambda: privacy.AutoClip(gamma=-1.0), "gamma: got -1.0"),
-        (lambda: privacy.PerLayerClip(floor=0.0), "floor: got 0.0"),
-        (lambda: privacy.PerLayerClip(depth=0), "depth: got 0"),
-        (lambda: privacy.PerLayerClip(gamma=-1.0), "gamma: got -1.0"),
-        (lambda: privacy.QuantileClip(quantile=1.5), "quantile: got 1.5"),
-        (
-            lambda: privacy.QuantileClip(learning_rate=0.0),
-            "learning_rate: got 0.0",
-        ),
-        (
-            lambda: privacy.make_rule("norm"),
-            r"rule: got 'norm'; allowed are \['auto', 'per_layer'",
-        ),
-        (
-            lambda: privacy.make_rule("threshold", gamma=0.1),
-            r"rule 'threshold': got unknown fields \['gamma'\]; allowed are"
-            r" \['clip_norm'\]",
-        ),
-    ],
+  ("make", "message"),
+  [
+    (lambda: privacy.ThresholdClip(clip_norm=0), "clip_norm: got 0"),
+    (lambda: privacy.ThresholdClip(clip_norm=np.nan), "clip_norm: got nan"),
+    (lambda: privacy.AutoClip(gamma=-1.0), "gamma: got -1.0"),
+    (lambda: privacy.PerLayerClip(floor=0.0), "floor: got 0.0"),
+    (lambda: privacy.PerLayerClip(depth=0), "depth: got 0"),
+    (lambda: privacy.PerLayerClip(gamma=-1.0), "gamma: got -1.0"),
+    (lambda: privacy.QuantileClip(quantile=1.5), "quantile: got 1.5"),
+    (
+      lambda: privacy.QuantileClip(learning_rate=0.0),
+      "learning_rate: got 0.0",
+    ),
+    (
+      lambda: privacy.make_rule("norm"),
+      r"rule: got 'norm'; allowed are \['auto', 'per_layer'",
+    ),
+    (
+      lambda: privacy.make_rule("threshold", gamma=0.1),
+      r"rule 'threshold': got unknown fields \['gamma'\]; allowed are"
+      r" \['clip_norm'\]",
+    ),
+  ],
 )
 def test_bad_input(make, message):
   with pytest.raises(ValueError, match=message):

@@ -1,8 +1,8 @@
 """Words from their characters, so that an unseen word is not a blank."""
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float, Int
 
 
@@ -14,14 +14,14 @@ class CharCnn(nnx.Module):
   """
 
   def __init__(
-      self, num_chars: int, char_dim: int, out_dim: int, *, rngs: nnx.Rngs
+    self, num_chars: int, char_dim: int, out_dim: int, *, rngs: nnx.Rngs
   ):
     """Builds the table and the convolution; character 0 is padding."""
     self.table = nnx.Embed(num_chars, char_dim, rngs=rngs)
     self.convolution = nnx.Linear(3 * char_dim, out_dim, rngs=rngs)
 
   def __call__(
-      self, chars: Int[Array, "time char"]
+    self, chars: Int[Array, "time char"]
   ) -> Float[Array, "time out"]:
     """Embeds each word; a word without characters becomes zero."""
     valid = (chars > 0)[..., None]

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trustjax.models import _model
-from trustjax.models import metrics
+from trustjax.models import _model, metrics
 
-# A label that training never saw: no prediction can equal it.
-_UNSEEN = "B-(unseen)"
+# A label that training never saw: no prediction can equal it, and neighbours
+# of the kind make one span, as most unseen labels are the B and I of one.
+_UNSEEN = "I-(unseen)"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,11 +42,11 @@ def _predictor(apply):
 
 
 def predict(
-    model: _model.Model,
-    params: _model.Params,
-    arrays: Mapping[str, np.ndarray],
-    *,
-    chunk_size: int = 256,
+  model: _model.Model,
+  params: _model.Params,
+  arrays: Mapping[str, np.ndarray],
+  *,
+  chunk_size: int = 256,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Predicts intents and slot labels, chunk by chunk.
 
@@ -61,11 +61,13 @@ def predict(
     (intents [records], slot labels [records, time]).
   """
   inputs = {
-      name: arrays[name]
-      for name in ("tokens", "mask", "chars")
-      if name in arrays
+    name: arrays[name] for name in ("tokens", "mask", "chars") if name in arrays
   }
   total = len(inputs["tokens"])
+  if not total:
+    raise ValueError("there are no records to predict")
+  if chunk_size < 1:
+    raise ValueError(f"chunk_size: got {chunk_size}; it must be at least 1")
   intents, slots = [], []
   for start in range(0, total, chunk_size):
     index = np.minimum(np.arange(start, start + chunk_size), total - 1)
@@ -77,12 +79,12 @@ def predict(
 
 
 def evaluate(
-    model: _model.Model,
-    params: _model.Params,
-    arrays: Mapping[str, np.ndarray],
-    slot_labels: Sequence[str],
-    *,
-    chunk_size: int = 256,
+  model: _model.Model,
+  params: _model.Params,
+  arrays: Mapping[str, np.ndarray],
+  slot_labels: Sequence[str],
+  *,
+  chunk_size: int = 256,
 ) -> Evaluation:
   """Scores a model on a split.
 
@@ -98,27 +100,30 @@ def evaluate(
     The scores.
   """
   intents, slots = predict(model, params, arrays, chunk_size=chunk_size)
+  if max(slots.max(), arrays["slots"].max()) >= len(slot_labels):
+    raise ValueError(
+      f"slot_labels: got {len(slot_labels)} labels, but predictions or truth"
+      f" go up to {max(slots.max(), arrays['slots'].max())}"
+    )
   mask = arrays.get("slot_mask", arrays["mask"])
   return Evaluation(
-      intent_accuracy=metrics.intent_accuracy(intents, arrays["intent"]),
-      slot_f1=metrics.span_f1(
-          tag_sequences(slots, mask, slot_labels),
-          tag_sequences(arrays["slots"], mask, slot_labels),
-      ),
-      exact_frame_accuracy=metrics.exact_frame_accuracy(
-          intents, arrays["intent"], slots, arrays["slots"], mask
-      ),
-      num_records=len(intents),
+    intent_accuracy=metrics.intent_accuracy(intents, arrays["intent"]),
+    slot_f1=metrics.span_f1(
+      tag_sequences(slots, mask, slot_labels),
+      tag_sequences(arrays["slots"], mask, slot_labels),
+    ),
+    exact_frame_accuracy=metrics.exact_frame_accuracy(
+      intents, arrays["intent"], slots, arrays["slots"], mask
+    ),
+    num_records=len(intents),
   )
 
 
 def tag_sequences(
-    labels: np.ndarray, mask: np.ndarray, slot_labels: Sequence[str]
+  labels: np.ndarray, mask: np.ndarray, slot_labels: Sequence[str]
 ) -> list[list[str]]:
   """Label ids as BIO tags, without the positions outside the mask."""
   names = [*slot_labels, _UNSEEN]
   return [
-      [names[label] for label in row[keep]] for row, keep in zip(labels, mask)
+    [names[label] for label in row[keep]] for row, keep in zip(labels, mask)
   ]
-
-

@@ -10,22 +10,22 @@ class JointHead(nnx.Module):
   """Softmax scores of the intent (from the masked mean) and of the slots."""
 
   def __init__(
-      self,
-      hidden_dim: int,
-      num_intents: int,
-      num_slots: int,
-      *,
-      rngs: nnx.Rngs,
+    self,
+    hidden_dim: int,
+    num_intents: int,
+    num_slots: int,
+    *,
+    rngs: nnx.Rngs,
   ):
     """Builds two linear layers."""
     self.intent = nnx.Linear(hidden_dim, num_intents, rngs=rngs)
     self.slots = nnx.Linear(hidden_dim, num_slots, rngs=rngs)
 
   def __call__(
-      self, hidden: Float[Array, "time hidden"], mask: Bool[Array, " time"]
+    self, hidden: Float[Array, "time hidden"], mask: Bool[Array, " time"]
   ) -> _model.NluLogits:
     """Scores an utterance from its hidden states."""
     pooled = _model.masked_mean(hidden, mask)
     return _model.NluLogits(
-        intent=self.intent(pooled[None, :])[0], slots=self.slots(hidden)
+      intent=self.intent(pooled[None, :])[0], slots=self.slots(hidden)
     )

@@ -1,8 +1,8 @@
 """Mean-pool tagger: few parameters, so that private gradients are loud."""
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float
 
 from trustjax.models import _model
@@ -12,13 +12,13 @@ class _MeanPoolTagger(nnx.Module):
   """Linear in everything but the logits' softmax."""
 
   def __init__(
-      self, vocab_size, num_intents, num_slots, dim, window, scale, rate, rngs
+    self, vocab_size, num_intents, num_slots, dim, window, scale, rate, rngs
   ):
     self.words = nnx.Embed(
-        vocab_size,
-        dim,
-        embedding_init=jax.nn.initializers.normal(scale),
-        rngs=rngs,
+      vocab_size,
+      dim,
+      embedding_init=jax.nn.initializers.normal(scale),
+      rngs=rngs,
     )
     width = (2 * window + 2) * dim
     self.intent = nnx.Linear(dim, num_intents, rngs=rngs)
@@ -41,7 +41,7 @@ class _MeanPoolTagger(nnx.Module):
     dim = self.intent.in_features
     pooled = _model.masked_mean(hidden[:, -dim:], mask)
     return _model.NluLogits(
-        intent=self.intent(pooled[None, :])[0], slots=self.slots(hidden)
+      intent=self.intent(pooled[None, :])[0], slots=self.slots(hidden)
     )
 
   def word_table(self):
@@ -56,14 +56,14 @@ def _shift(words: Float[Array, "time dim"], by: int):
 
 
 def mean_pool_tagger(
-    *,
-    vocab_size: int,
-    num_intents: int,
-    num_slots: int,
-    dim: int = 32,
-    window: int = 1,
-    embedding_scale: float = 1.0,
-    dropout: float = 0.0,
+  *,
+  vocab_size: int,
+  num_intents: int,
+  num_slots: int,
+  dim: int = 32,
+  window: int = 1,
+  embedding_scale: float = 1.0,
+  dropout: float = 0.0,
 ) -> _model.Model:
   """Word embeddings, their mean, and a window: a model for strong privacy.
 
@@ -81,20 +81,30 @@ def mean_pool_tagger(
 
   Returns:
     The model.
+
+  Raises:
+    ValueError: A field is impossible.
   """
-  _model.check_rate("dropout", dropout)
-  return _model.model_from_module(
-      "mean_pool",
-      lambda rngs: _MeanPoolTagger(
-          vocab_size,
-          num_intents,
-          num_slots,
-          dim,
-          window,
-          embedding_scale,
-          dropout,
-          rngs,
-      ),
+  _model.check_sizes(
+    vocab_size=vocab_size, num_intents=num_intents, num_slots=num_slots, dim=dim
   )
-
-
+  _model.check_rate("dropout", dropout)
+  if window < 0:
+    raise ValueError(f"window: got {window!r}; it must be at least 0")
+  if embedding_scale <= 0:
+    raise ValueError(
+      f"embedding_scale: got {embedding_scale!r}; it must be positive"
+    )
+  return _model.model_from_module(
+    "mean_pool",
+    lambda rngs: _MeanPoolTagger(
+      vocab_size,
+      num_intents,
+      num_slots,
+      dim,
+      window,
+      embedding_scale,
+      dropout,
+      rngs,
+    ),
+  )

@@ -1,11 +1,12 @@
 """A model as a frozen record of pure functions of one record."""
 
-from collections.abc import Callable
 import dataclasses
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from flax import nnx
 import jax
+import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
 Params = dict[str, Any]
@@ -54,7 +55,7 @@ class Model:
   word_table: Callable[[Params], Float[Array, "vocab dim"]]
 
   def apply(
-      self, params: Params, example: Example, key: Key[Array, ""] | None = None
+    self, params: Params, example: Example, key: Key[Array, ""] | None = None
   ) -> NluLogits:
     """Scores one utterance.
 
@@ -71,6 +72,7 @@ class Model:
     return self.heads(params, hidden, example["mask"])
 
 
+@runtime_checkable
 class TaggerModule(Protocol):
   """What a flax module must offer to become a `Model`."""
 
@@ -79,16 +81,16 @@ class TaggerModule(Protocol):
     ...
 
   def encode(
-      self,
-      embeddings: Float[Array, "time dim"],
-      mask: Bool[Array, " time"],
-      key: Key[Array, ""] | None,
+    self,
+    embeddings: Float[Array, "time dim"],
+    mask: Bool[Array, " time"],
+    key: Key[Array, ""] | None,
   ) -> Float[Array, "time hidden"]:
     """Mixes context in."""
     ...
 
   def heads(
-      self, hidden: Float[Array, "time hidden"], mask: Bool[Array, " time"]
+    self, hidden: Float[Array, "time hidden"], mask: Bool[Array, " time"]
   ) -> NluLogits:
     """Scores intent and slots."""
     ...
@@ -99,7 +101,7 @@ class TaggerModule(Protocol):
 
 
 def model_from_module(
-    name: str, make: Callable[[nnx.Rngs], TaggerModule]
+  name: str, make: Callable[[nnx.Rngs], TaggerModule]
 ) -> Model:
   """Turns a flax.nnx module into a record of pure functions.
 
@@ -126,16 +128,29 @@ def model_from_module(
     _, params, _ = nnx.split(make(nnx.Rngs(params=key)), nnx.Param, ...)
     return nnx.to_pure_dict(params)
 
+  def embed(params, example):
+    return module(params).embed(_as_jax(example))
+
+  def encode(params, embeddings, mask, key=None):
+    embeddings, mask = _as_jax((embeddings, mask))
+    return module(params).encode(embeddings, mask, key)
+
+  def heads(params, hidden, mask):
+    return module(params).heads(*_as_jax((hidden, mask)))
+
   return Model(
-      name=name,
-      init=init,
-      embed=lambda params, example: module(params).embed(example),
-      encode=lambda params, embeddings, mask, key=None: module(params).encode(
-          embeddings, mask, key
-      ),
-      heads=lambda params, hidden, mask: module(params).heads(hidden, mask),
-      word_table=lambda params: module(params).word_table(),
+    name=name,
+    init=init,
+    embed=embed,
+    encode=encode,
+    heads=heads,
+    word_table=lambda params: module(params).word_table(),
   )
+
+
+def _as_jax(arrays):
+  """NumPy arrays are welcome outside of jit, too."""
+  return jax.tree.map(jnp.asarray, arrays)
 
 
 def num_params(params: Params) -> int:
@@ -144,27 +159,32 @@ def num_params(params: Params) -> int:
 
 
 def masked_mean(
-    values: Float[Array, "time dim"], mask: Bool[Array, " time"]
+  values: Float[Array, "time dim"], mask: Bool[Array, " time"]
 ) -> Float[Array, " dim"]:
   """Mean over the positions of the mask; zero if there are none."""
   weights = mask.astype(values.dtype)
   total = (weights[None, :] @ values)[0]
-  return total / jax.numpy.maximum(weights.sum(), 1.0)
+  return total / jnp.maximum(weights.sum(), 1.0)
 
 
 def dropout(
-    values: Float[Array, "*shape"], rate: float, key: Key[Array, ""] | None
+  values: Float[Array, "*shape"], rate: float, key: Key[Array, ""] | None
 ) -> Float[Array, "*shape"]:
   """Zeroes a share of the entries and rescales the rest; no key, no change."""
   if key is None or rate == 0:
     return values
   keep = jax.random.bernoulli(key, 1 - rate, values.shape)
-  return jax.numpy.where(keep, values / (1 - rate), 0.0)
+  return jnp.where(keep, values / (1 - rate), 0.0)
 
 
 def check_rate(field: str, rate: float) -> None:
   """Raises ValueError unless 0 <= rate < 1."""
   if not 0 <= rate < 1:
-    raise ValueError(f"{field}: got {rate}; it must lie in [0, 1)")
+    raise ValueError(f"{field}: got {rate!r}; it must lie in [0, 1)")
 
 
+def check_sizes(**sizes: int | None) -> None:
+  """Raises ValueError unless each size is at least 1; None is not checked."""
+  for field, size in sizes.items():
+    if size is not None and size < 1:
+      raise ValueError(f"{field}: got {size!r}; it must be at least 1")

@@ -2,15 +2,12 @@
 
 import inspect
 
-from trustjax.models import _bilstm
-from trustjax.models import _mean_pool
-from trustjax.models import _model
-from trustjax.models import _transformer
+from trustjax.models import _bilstm, _mean_pool, _model, _transformer
 
 _MODELS = {
-    "mean_pool": _mean_pool.mean_pool_tagger,
-    "bilstm": _bilstm.bilstm_tagger,
-    "transformer": _transformer.transformer_encoder,
+  "mean_pool": _mean_pool.mean_pool_tagger,
+  "bilstm": _bilstm.bilstm_tagger,
+  "transformer": _transformer.transformer_encoder,
 }
 # Sizes that follow from the data; a model takes those it knows.
 _FROM_DATA = ("vocab_size", "num_intents", "num_slots", "max_length")
@@ -22,13 +19,13 @@ def model_names() -> tuple[str, ...]:
 
 
 def make_model(
-    name: str,
-    *,
-    vocab_size: int,
-    num_intents: int,
-    num_slots: int,
-    max_length: int,
-    **fields,
+  name: str,
+  *,
+  vocab_size: int,
+  num_intents: int,
+  num_slots: int,
+  max_length: int,
+  **fields,
 ) -> _model.Model:
   """Builds a model by name.
 
@@ -53,13 +50,13 @@ def make_model(
   if unknown:
     allowed = sorted(set(known) - set(_FROM_DATA))
     raise ValueError(
-        f"model {name!r}: got unknown fields {unknown}; allowed are {allowed}"
+      f"model {name!r}: got unknown fields {unknown}; allowed are {allowed}"
     )
   sizes = dict(
-      vocab_size=vocab_size,
-      num_intents=num_intents,
-      num_slots=num_slots,
-      max_length=max_length,
+    vocab_size=vocab_size,
+    num_intents=num_intents,
+    num_slots=num_slots,
+    max_length=max_length,
   )
   usable = {field: n for field, n in sizes.items() if field in known}
   return _MODELS[name](**usable, **fields)

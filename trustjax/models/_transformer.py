@@ -1,17 +1,16 @@
 """Transformer encoder with a joint intent and slot head."""
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
-from trustjax.models import _heads
-from trustjax.models import _model
+from trustjax.models import _heads, _model
 
 # Layers, width, attention heads, feed-forward width.
 SIZES = {
-    "tiny": (2, 128, 2, 512),
-    "mini": (4, 256, 4, 1024),
-    "base": (12, 768, 12, 3072),
+  "tiny": (2, 128, 2, 512),
+  "mini": (4, 256, 4, 1024),
+  "base": (12, 768, 12, 3072),
 }
 # Far below any score, and finite, so that a fully masked row stays finite.
 _MASKED = -1e9
@@ -21,7 +20,7 @@ class EncoderLayer(nnx.Module):
   """Self-attention and feed-forward, each behind a layer norm and added."""
 
   def __init__(
-      self, dim: int, num_heads: int, ff_dim: int, rate: float, *, rngs: nnx.Rngs
+    self, dim: int, num_heads: int, ff_dim: int, rate: float, *, rngs: nnx.Rngs
   ):
     """Builds the layer."""
     self.attention_norm = nnx.LayerNorm(dim, rngs=rngs)
@@ -44,9 +43,7 @@ class EncoderLayer(nnx.Module):
   def _attend(self, inputs, mask):
     time, dim = inputs.shape
     shape = (time, 3, self.num_heads, dim // self.num_heads)
-    query, key, value = jnp.moveaxis(
-        jnp.reshape(self.qkv(inputs), shape), 1, 0
-    )
+    query, key, value = jnp.moveaxis(jnp.reshape(self.qkv(inputs), shape), 1, 0)
     scores = jnp.einsum("qhd,khd->hqk", query, key)
     scores = scores * (shape[-1] ** -0.5)
     scores = jnp.where(mask[None, None, :], scores, _MASKED)
@@ -61,13 +58,13 @@ class _TransformerTagger(nnx.Module):
   def __init__(self, labels, vocab_size, max_length, size, rate, rngs):
     num_layers, dim, num_heads, ff_dim = size
     self.words = nnx.Embed(
-        vocab_size,
-        dim,
-        embedding_init=jax.nn.initializers.normal(0.02),
-        rngs=rngs,
+      vocab_size,
+      dim,
+      embedding_init=jax.nn.initializers.normal(0.02),
+      rngs=rngs,
     )
     self.positions = nnx.Param(
-        0.02 * jax.random.normal(rngs.params(), (max_length, dim))
+      0.02 * jax.random.normal(rngs.params(), (max_length, dim))
     )
     self.num_layers = num_layers
     for i in range(num_layers):
@@ -84,7 +81,7 @@ class _TransformerTagger(nnx.Module):
     time, longest = embeddings.shape[0], self.positions.shape[0]
     if time > longest:
       raise ValueError(
-          f"time: got {time} positions; the model has {longest} (max_length)"
+        f"time: got {time} positions; the model has {longest} (max_length)"
       )
     keys = [None] * (self.num_layers + 1)
     if key is not None:
@@ -103,17 +100,17 @@ class _TransformerTagger(nnx.Module):
 
 
 def transformer_encoder(
-    *,
-    vocab_size: int,
-    num_intents: int,
-    num_slots: int,
-    max_length: int,
-    size: str = "tiny",
-    num_layers: int | None = None,
-    dim: int | None = None,
-    num_heads: int | None = None,
-    ff_dim: int | None = None,
-    dropout: float = 0.0,
+  *,
+  vocab_size: int,
+  num_intents: int,
+  num_slots: int,
+  max_length: int,
+  size: str = "tiny",
+  num_layers: int | None = None,
+  dim: int | None = None,
+  num_heads: int | None = None,
+  ff_dim: int | None = None,
+  dropout: float = 0.0,
 ) -> _model.Model:
   """Pre-norm Transformer encoder with learned positions.
 
@@ -133,7 +130,8 @@ def transformer_encoder(
     The model.
 
   Raises:
-    ValueError: The size is unknown, or the heads do not divide the width.
+    ValueError: The size is unknown, a field is impossible, or the heads do
+      not divide the width.
 
   References:
     Vaswani et al., 2017; Xiong et al., 2020 (pre-norm).
@@ -143,20 +141,30 @@ def transformer_encoder(
   _model.check_rate("dropout", dropout)
   given = (num_layers, dim, num_heads, ff_dim)
   layers, width, heads, ff = (
-      usual if own is None else own for own, usual in zip(given, SIZES[size])
+    usual if own is None else own for own, usual in zip(given, SIZES[size])
+  )
+  _model.check_sizes(
+    vocab_size=vocab_size,
+    num_intents=num_intents,
+    num_slots=num_slots,
+    max_length=max_length,
+    num_layers=layers,
+    dim=width,
+    num_heads=heads,
+    ff_dim=ff,
   )
   if width % heads:
     raise ValueError(
-        f"num_heads: got {heads}; it must divide the width {width}"
+      f"num_heads: got {heads}; it must divide the width {width}"
     )
   return _model.model_from_module(
-      f"transformer_{size}",
-      lambda rngs: _TransformerTagger(
-          (num_intents, num_slots),
-          vocab_size,
-          max_length,
-          (layers, width, heads, ff),
-          dropout,
-          rngs,
-      ),
+    f"transformer_{size}",
+    lambda rngs: _TransformerTagger(
+      (num_intents, num_slots),
+      vocab_size,
+      max_length,
+      (layers, width, heads, ff),
+      dropout,
+      rngs,
+    ),
   )

@@ -11,18 +11,19 @@ from trustjax.models import _model
 
 
 def joint_loss(
-    model: _model.Model,
-    *,
-    intent_weight: float = 1.0,
-    slot_weight: float = 1.0,
-    unknown_rate: float = 0.0,
-    unknown_id: int = 1,
+  model: _model.Model,
+  *,
+  intent_weight: float = 1.0,
+  slot_weight: float = 1.0,
+  unknown_rate: float = 0.0,
+  unknown_id: int = 1,
 ) -> Callable[..., tuple[Float[Array, ""], dict[str, Any]]]:
   """Cross-entropy of the intent plus mean cross-entropy of the slots.
 
   The slot mean runs over this record's own positions (`slot_mask` if the
   example has one, else `mask`), which a per-record clip allows. Labels of -1
-  are ignored; a record without any label has loss zero.
+  are ignored, and so is all of a record without a single token (the padding of
+  a lot): its loss and gradient are zero.
 
   Args:
     model: The model.
@@ -35,11 +36,22 @@ def joint_loss(
 
   Returns:
     `loss_fn(params, example, key) -> (loss, aux)`; aux holds `intent_correct`
-    and `slot_correct` (mean over the positions).
+    and `slot_correct` (mean over the positions). A key of None evaluates:
+    no dropout, no hidden words.
+
+  Raises:
+    ValueError: A weight or the rate is out of range.
   """
   _model.check_rate("unknown_rate", unknown_rate)
+  for field, weight in (
+    ("intent_weight", intent_weight),
+    ("slot_weight", slot_weight),
+  ):
+    if not 0 <= weight < float("inf"):
+      raise ValueError(f"{field}: got {weight}; it must be finite and >= 0")
 
   def loss_fn(params, example, key):
+    example = jax.tree.map(jnp.asarray, example)
     dropout_key = None
     if key is not None:
       dropout_key, word_key = jax.random.split(key)
@@ -49,33 +61,33 @@ def joint_loss(
         hide = hide & example["mask"]
         example = example | {"tokens": jnp.where(hide, unknown_id, tokens)}
     logits = model.apply(params, example, dropout_key)
-    slot_mask = example.get("slot_mask", example["mask"])
+    slot_mask = example.get("slot_mask", example["mask"]) & example["mask"]
     intent_loss, intent_correct = _cross_entropy(
-        logits.intent[None, :],
-        example["intent"][None],
-        jnp.ones((1,), bool),
+      logits.intent[None, :],
+      example["intent"][None],
+      jnp.any(example["mask"])[None],
     )
     slot_loss, slot_correct = _cross_entropy(
-        logits.slots, example["slots"], slot_mask
+      logits.slots, example["slots"], slot_mask
     )
     loss = intent_weight * intent_loss + slot_weight * slot_loss
     return loss, {
-        "intent_correct": intent_correct,
-        "slot_correct": slot_correct,
+      "intent_correct": intent_correct,
+      "slot_correct": slot_correct,
     }
 
   return loss_fn
 
 
 def _cross_entropy(
-    logits: Float[Array, "n labels"], labels: Int[Array, " n"], mask
+  logits: Float[Array, "n labels"], labels: Int[Array, " n"], mask
 ):
   """Mean cross-entropy and accuracy over labelled positions of the mask."""
   counted = (mask & (labels >= 0)).astype(logits.dtype)
   total = jnp.maximum(counted.sum(), 1.0)
   log_probs = jax.nn.log_softmax(logits)
   chosen = jnp.take_along_axis(
-      log_probs, jnp.maximum(labels, 0)[:, None], axis=1
+    log_probs, jnp.maximum(labels, 0)[:, None], axis=1
   )[:, 0]
   correct = (jnp.argmax(logits, axis=1) == labels).astype(logits.dtype)
   return -(counted @ chosen) / total, (counted @ correct) / total

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from jaxtyping import Bool, Int
 import numpy as np
+from jaxtyping import Bool, Int
 
 
 def intent_accuracy(
-    predicted: Int[np.ndarray, " records"], gold: Int[np.ndarray, " records"]
+  predicted: Int[np.ndarray, " records"], gold: Int[np.ndarray, " records"]
 ) -> float:
   """Share of records whose intent is right; gold -1 is never right.
 
@@ -19,6 +19,7 @@ def intent_accuracy(
     A number in [0, 1].
   """
   _check_same_shape(predicted, gold)
+  _check_not_empty(predicted)
   return float(np.mean((predicted == gold) & (gold >= 0)))
 
 
@@ -48,7 +49,7 @@ def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
 
 
 def span_f1(
-    predicted: Iterable[Sequence[str]], gold: Iterable[Sequence[str]]
+  predicted: Iterable[Sequence[str]], gold: Iterable[Sequence[str]]
 ) -> float:
   """Micro-averaged F1 over exact spans (type and both ends), as seqeval's.
 
@@ -69,7 +70,7 @@ def span_f1(
   for i, (ours, theirs) in enumerate(zip(predicted, gold, strict=True)):
     if len(ours) != len(theirs):
       raise ValueError(
-          f"record {i}: {len(ours)} predicted tags but {len(theirs)} true tags"
+        f"record {i}: {len(ours)} predicted tags but {len(theirs)} true tags"
       )
     ours, theirs = spans(ours), spans(theirs)
     right += len(ours & theirs)
@@ -79,11 +80,11 @@ def span_f1(
 
 
 def exact_frame_accuracy(
-    predicted_intent: Int[np.ndarray, " records"],
-    gold_intent: Int[np.ndarray, " records"],
-    predicted_slots: Int[np.ndarray, "records time"],
-    gold_slots: Int[np.ndarray, "records time"],
-    slot_mask: Bool[np.ndarray, "records time"],
+  predicted_intent: Int[np.ndarray, " records"],
+  gold_intent: Int[np.ndarray, " records"],
+  predicted_slots: Int[np.ndarray, "records time"],
+  gold_slots: Int[np.ndarray, "records time"],
+  slot_mask: Bool[np.ndarray, "records time"],
 ) -> float:
   """Share of records whose intent and every slot label are right.
 
@@ -98,12 +99,18 @@ def exact_frame_accuracy(
     A number in [0, 1].
   """
   _check_same_shape(predicted_slots, gold_slots)
+  _check_not_empty(predicted_slots)
   slots = ((predicted_slots == gold_slots) | ~slot_mask).all(axis=1)
   return float(np.mean((predicted_intent == gold_intent) & slots))
+
+
+def _check_not_empty(predicted):
+  if not len(predicted):
+    raise ValueError("there are no records to score")
 
 
 def _check_same_shape(predicted, gold):
   if predicted.shape != gold.shape:
     raise ValueError(
-        f"predicted has shape {predicted.shape} but gold {gold.shape}"
+      f"predicted has shape {predicted.shape} but gold {gold.shape}"
     )

@@ -17,19 +17,19 @@ TrustJAX is needed.
 from trustjax.privacy._accounting import EpsilonBounds as EpsilonBounds
 from trustjax.privacy._accounting import gaussian_epsilon as gaussian_epsilon
 from trustjax.privacy._calibration import (
-    calibrate_batch_size as calibrate_batch_size,
+  calibrate_batch_size as calibrate_batch_size,
 )
 from trustjax.privacy._calibration import (
-    calibrate_noise_multiplier as calibrate_noise_multiplier,
+  calibrate_noise_multiplier as calibrate_noise_multiplier,
 )
 from trustjax.privacy._calibration import (
-    calibrate_num_steps as calibrate_num_steps,
+  calibrate_num_steps as calibrate_num_steps,
 )
-from trustjax.privacy._engines import choose_engine as choose_engine
-from trustjax.privacy._engines import clipped_grad as clipped_grad
-from trustjax.privacy._engines import EngineChoice as EngineChoice
 from trustjax.privacy._engines import ENGINES as ENGINES
 from trustjax.privacy._engines import HOST_ENGINES as HOST_ENGINES
+from trustjax.privacy._engines import EngineChoice as EngineChoice
+from trustjax.privacy._engines import choose_engine as choose_engine
+from trustjax.privacy._engines import clipped_grad as clipped_grad
 from trustjax.privacy._engines._unit import record_keys as record_keys
 from trustjax.privacy._lot import ClippedGrads as ClippedGrads
 from trustjax.privacy._lot import Lot as Lot
@@ -41,32 +41,32 @@ from trustjax.privacy._normals import standard_normals as standard_normals
 from trustjax.privacy._plan import DpSgdPlan as DpSgdPlan
 from trustjax.privacy._rules import AutoClip as AutoClip
 from trustjax.privacy._rules import ClippingRule as ClippingRule
-from trustjax.privacy._rules import make_rule as make_rule
 from trustjax.privacy._rules import PerLayerClip as PerLayerClip
 from trustjax.privacy._rules import QuantileClip as QuantileClip
-from trustjax.privacy._rules import (
-    sensitivity_in_clip_norms as sensitivity_in_clip_norms,
-)
 from trustjax.privacy._rules import ThresholdClip as ThresholdClip
-from trustjax.privacy._sampling import (
-    default_group_capacity as default_group_capacity,
-)
-from trustjax.privacy._sampling import (
-    default_lot_capacity as default_lot_capacity,
-)
-from trustjax.privacy._sampling import (
-    expected_dropped_share as expected_dropped_share,
-)
-from trustjax.privacy._sampling import (
-    grouped_poisson_lot as grouped_poisson_lot,
+from trustjax.privacy._rules import make_rule as make_rule
+from trustjax.privacy._rules import (
+  sensitivity_in_clip_norms as sensitivity_in_clip_norms,
 )
 from trustjax.privacy._sampling import LotIndices as LotIndices
 from trustjax.privacy._sampling import (
-    overflow_probability as overflow_probability,
+  default_group_capacity as default_group_capacity,
+)
+from trustjax.privacy._sampling import (
+  default_lot_capacity as default_lot_capacity,
+)
+from trustjax.privacy._sampling import (
+  expected_dropped_share as expected_dropped_share,
+)
+from trustjax.privacy._sampling import (
+  grouped_poisson_lot as grouped_poisson_lot,
+)
+from trustjax.privacy._sampling import (
+  overflow_probability as overflow_probability,
 )
 from trustjax.privacy._sampling import poisson_lot as poisson_lot
 from trustjax.privacy._sampling import shuffled_lot as shuffled_lot
 from trustjax.privacy._sampling import (
-    truncated_poisson_lot as truncated_poisson_lot,
+  truncated_poisson_lot as truncated_poisson_lot,
 )
 from trustjax.privacy._schedules import NoiseSchedule as NoiseSchedule

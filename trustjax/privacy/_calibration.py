@@ -1,14 +1,12 @@
 """The quantity that is missing for a target epsilon, over the whole run."""
 
-from collections.abc import Callable
-import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import scipy.optimize
 
-from trustjax.privacy import _accounting
-from trustjax.privacy import _mechanism
+from trustjax.privacy import _accounting, _mechanism
 
 _LEAST_NOISE, _MOST_NOISE = 1e-2, 1e4
 _MOST_STEPS = 10**7
@@ -25,21 +23,21 @@ def _epsilon(mechanism, delta, accountant, interval=_accounting.FINE):
 def _check_target(target_epsilon, accountant):
   if not (math.isfinite(target_epsilon) and target_epsilon > 0):
     raise ValueError(
-        f"target_epsilon: got {target_epsilon}; it must be finite and positive"
+      f"target_epsilon: got {target_epsilon}; it must be finite and positive"
     )
   if accountant not in ("pld", "rdp"):
     raise ValueError(
-        f"accountant: got {accountant!r}; allowed are 'pld' and 'rdp'"
+      f"accountant: got {accountant!r}; allowed are 'pld' and 'rdp'"
     )
 
 
 def calibrate_noise_multiplier(
-    mechanism: _mechanism.Mechanism,
-    target_epsilon: float,
-    delta: float,
-    *,
-    accountant: str = "pld",
-    tolerance: float = 1e-4,
+  mechanism: _mechanism.Mechanism,
+  target_epsilon: float,
+  delta: float,
+  *,
+  accountant: str = "pld",
+  tolerance: float = 1e-4,
 ) -> _mechanism.Mechanism:
   """Finds the least noise multiplier whose epsilon meets the target.
 
@@ -63,23 +61,28 @@ def calibrate_noise_multiplier(
   # Only noise over sensitivity matters, so clip groups and single records
   # share one search.
   factor = mechanism.sensitivity_factor
-  alone = dataclasses.replace(
-      mechanism, sensitivity_factor=1.0, noise_multiplier=1.0
+  alone = mechanism.replace(sensitivity_factor=1.0, noise_multiplier=1.0)
+  sigma = factor * _least_noise(
+    alone, target_epsilon, delta, accountant, tolerance
   )
-  found = _least_noise(alone, target_epsilon, delta, accountant, tolerance)
-  return dataclasses.replace(mechanism, noise_multiplier=factor * found)
+  found = mechanism.replace(noise_multiplier=sigma)
+  # Judged once more as it is handed out, on the fine grid: the search may have
+  # ended on the coarse one, and sigma times the factor is rounded.
+  while _epsilon(found, delta, accountant) > target_epsilon:
+    sigma *= 1 + tolerance
+    found = mechanism.replace(noise_multiplier=sigma)
+  return found
 
 
 @functools.lru_cache(maxsize=256)
 def _least_noise(mechanism, target_epsilon, delta, accountant, tolerance):
-  """The least noise multiplier at sensitivity factor 1."""
-
+  """The least noise multiplier at sensitivity factor 1, nearly."""
   # A coarser grid is a looser bound; this one costs a small target little.
   coarse = _accounting.COARSE * min(1.0, max(target_epsilon / 2, 0.1))
 
-  def gap(sigma, interval=coarse):
-    at = dataclasses.replace(mechanism, noise_multiplier=sigma)
-    return _epsilon(at, delta, accountant, interval) - target_epsilon
+  def gap(sigma):
+    at = mechanism.replace(noise_multiplier=sigma)
+    return _epsilon(at, delta, accountant, coarse) - target_epsilon
 
   # Brackets from the middle outwards: small multipliers are slow to account.
   high = 1.0
@@ -87,20 +90,19 @@ def _least_noise(mechanism, target_epsilon, delta, accountant, tolerance):
     high *= 2
     if high > _MOST_NOISE:
       raise ValueError(
-          f"target_epsilon: got {target_epsilon}; at delta {delta} even a noise"
-          f" multiplier of {high / 2:g} gives"
-          f" {gap(high / 2) + target_epsilon:.4g}"
+        f"target_epsilon: got {target_epsilon}; at delta {delta} even a noise"
+        f" multiplier of {high / 2:g} gives"
+        f" {gap(high / 2) + target_epsilon:.4g}"
       )
   low = high / 2
   while gap(low) <= 0:
     high, low = low, low / 2
     if low < _LEAST_NOISE:
       return high
-  root = float(scipy.optimize.brentq(gap, low, high, rtol=tolerance / 4))
-  # The budget is one-sided, and judged on the fine grid.
-  while gap(root, _accounting.FINE) > 0:
-    root *= 1 + tolerance
-  return root
+  found = scipy.optimize.root_scalar(
+    gap, bracket=(low, high), method="brentq", rtol=tolerance / 4
+  )
+  return float(found.root)
 
 
 def _largest(feasible: Callable[[int], bool], most: int) -> int:
@@ -117,11 +119,11 @@ def _largest(feasible: Callable[[int], bool], most: int) -> int:
 
 
 def calibrate_num_steps(
-    mechanism: _mechanism.Mechanism,
-    target_epsilon: float,
-    delta: float,
-    *,
-    accountant: str = "pld",
+  mechanism: _mechanism.Mechanism,
+  target_epsilon: float,
+  delta: float,
+  *,
+  accountant: str = "pld",
 ) -> _mechanism.Mechanism:
   """Finds the most steps whose epsilon meets the target.
 
@@ -140,7 +142,7 @@ def calibrate_num_steps(
   _check_target(target_epsilon, accountant)
 
   def at(steps):
-    return dataclasses.replace(mechanism, num_steps=steps)
+    return mechanism.replace(num_steps=steps)
 
   def feasible(steps):
     return _epsilon(at(steps), delta, accountant) <= target_epsilon
@@ -148,20 +150,20 @@ def calibrate_num_steps(
   steps = _largest(feasible, _MOST_STEPS)
   if steps == 0:
     raise ValueError(
-        f"target_epsilon: got {target_epsilon}; one step at noise multiplier"
-        f" {mechanism.noise_multiplier} already gives"
-        f" {_epsilon(at(1), delta, accountant):.4g}"
+      f"target_epsilon: got {target_epsilon}; one step at noise multiplier"
+      f" {mechanism.noise_multiplier} already gives"
+      f" {_epsilon(at(1), delta, accountant):.4g}"
     )
   return at(steps)
 
 
 def calibrate_batch_size(
-    mechanism: _mechanism.Mechanism,
-    num_records: int,
-    target_epsilon: float,
-    delta: float,
-    *,
-    accountant: str = "pld",
+  mechanism: _mechanism.Mechanism,
+  num_records: int,
+  target_epsilon: float,
+  delta: float,
+  *,
+  accountant: str = "pld",
 ) -> _mechanism.Mechanism:
   """Finds the largest expected batch size whose epsilon meets the target.
 
@@ -182,13 +184,13 @@ def calibrate_batch_size(
   _check_target(target_epsilon, accountant)
   if mechanism.sampler == "shuffled":
     raise ValueError(
-        "sampler: got 'shuffled'; without amplification the batch size does"
-        " not change epsilon per epoch"
+      "sampler: got 'shuffled'; without amplification the batch size does"
+      " not change epsilon per epoch"
     )
 
   def at(batch):
-    return dataclasses.replace(
-        mechanism, sampling_rate=batch / num_records, num_records=num_records
+    return mechanism.replace(
+      sampling_rate=batch / num_records, num_records=num_records
     )
 
   def feasible(batch):
@@ -197,7 +199,7 @@ def calibrate_batch_size(
   batch = _largest(feasible, num_records)
   if batch == 0:
     raise ValueError(
-        f"target_epsilon: got {target_epsilon}; an expected batch of one"
-        f" record already gives {_epsilon(at(1), delta, accountant):.4g}"
+      f"target_epsilon: got {target_epsilon}; an expected batch of one"
+      f" record already gives {_epsilon(at(1), delta, accountant):.4g}"
     )
   return at(batch)

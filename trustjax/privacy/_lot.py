@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 PyTree = Any
@@ -27,8 +28,8 @@ class Lot:
   """
 
   examples: PyTree
-  valid: Bool[Array, "*slots"]
-  ids: Int[Array, "*slots"]
+  valid: Bool[Array | np.ndarray, "*slots"]
+  ids: Int[Array | np.ndarray, "*slots"]
 
 
 @jax.tree_util.register_dataclass

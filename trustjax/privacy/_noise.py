@@ -4,11 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
 import optax
+from jaxtyping import Array, Int, Key
 
-from trustjax.privacy import _normals
-from trustjax.privacy import _plan
+from trustjax.privacy import _normals, _plan
 
 PyTree = Any
 
@@ -60,27 +59,30 @@ def add_noise(plan: "_plan.DpSgdPlan") -> optax.GradientTransformationExtraArgs:
     return NoiseState(step=jnp.zeros((), jnp.int32))
 
   def update(
-      updates: PyTree,
-      state: optax.OptState,
-      params: PyTree | None = None,
-      *,
-      key: Key[Array, ""],
-      clip_state: Any = (),
-      **extra,
+    updates: PyTree,
+    state: optax.OptState,
+    params: PyTree | None = None,
+    *,
+    key: Key[Array, ""],
+    clip_state: Any = (),
+    **extra,
   ) -> tuple[PyTree, NoiseState]:
     del extra
     assert isinstance(state, NoiseState)
     if params is None:
       raise ValueError("params: got None; the noise scale may depend on them")
-    multiplier = jnp.asarray(multipliers).at[state.step].get(
-        mode="fill", fill_value=jnp.nan
+    multiplier = (
+      jnp.asarray(multipliers)
+      .at[state.step]
+      .get(mode="fill", fill_value=jnp.nan)
     )
     scales = multiplier * plan.rule.noise_scales(clip_state, params)
     noised = _add_to_blocks(key, updates, plan.rule.blocks(params), scales)
     average = jax.tree.map(lambda leaf: leaf / divisor, noised)
     return average, NoiseState(step=state.step + 1)
 
-  return optax.GradientTransformationExtraArgs(init, update)
+  # Its type does not know that extra arguments may be required.
+  return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore
 
 
 def _add_to_blocks(key, tree, blocks, scales):

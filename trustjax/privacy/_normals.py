@@ -10,8 +10,8 @@ with the inverse error function into one pass over memory.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, UInt32
 import numpy as np
+from jaxtyping import Array, Float, Key, UInt32
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _KEY_PARITY = 0x1BD11BDA
@@ -41,9 +41,9 @@ def standard_normals(key: Key[Array, ""], count: int) -> Float[Array, " count"]:
 
 
 def threefry_2x32(
-    key: UInt32[Array, "2"],
-    low: UInt32[Array, " n"],
-    high: UInt32[Array, " n"],
+  key: UInt32[Array, "2"],
+  low: UInt32[Array, " n"],
+  high: UInt32[Array, " n"],
 ) -> tuple[UInt32[Array, " n"], UInt32[Array, " n"]]:
   """Hashes the counters (low, high) with 20 rounds of Threefry-2x32.
 

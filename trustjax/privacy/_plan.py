@@ -5,19 +5,15 @@ the accountant does not know, noise for a sum added to a mean, a sensitivity
 typed in by hand. Here they are read off one frozen record.
 """
 
-from collections.abc import Callable
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from trustjax.privacy import _engines
-from trustjax.privacy import _lot
-from trustjax.privacy import _mechanism
-from trustjax.privacy import _rules
-from trustjax.privacy import _sampling
+from trustjax.privacy import _engines, _lot, _mechanism, _rules, _sampling
 
 PyTree = Any
 # Relative slack when a sampling rate is compared with a batch size.
@@ -58,10 +54,10 @@ class DpSgdPlan:
     factor = _sensitivity_factor(self.clip_group_size)
     if self.mechanism.sensitivity_factor != factor:
       raise ValueError(
-          "mechanism.sensitivity_factor: got"
-          f" {self.mechanism.sensitivity_factor}; with clip_group_size"
-          f" {self.clip_group_size} it is {factor} (use DpSgdPlan.make, which"
-          " computes it)"
+        "mechanism.sensitivity_factor: got"
+        f" {self.mechanism.sensitivity_factor}; with clip_group_size"
+        f" {self.clip_group_size} it is {factor} (use DpSgdPlan.make, which"
+        " computes it)"
       )
     object.__setattr__(self, "rule", self.rule.for_units(self.expected_units))
     self.gradient_noise_multipliers()  # Refuses an overspent budget now.
@@ -69,15 +65,15 @@ class DpSgdPlan:
   def _check_batch_size(self):
     if not 0 < self.expected_batch_size <= self.num_records:
       raise ValueError(
-          f"expected_batch_size: got {self.expected_batch_size}; it must be"
-          f" positive and at most the data set's {self.num_records} records"
+        f"expected_batch_size: got {self.expected_batch_size}; it must be"
+        f" positive and at most the data set's {self.num_records} records"
       )
     rate = self.expected_batch_size / self.num_records
     if abs(self.mechanism.sampling_rate - rate) > _RATE_TOLERANCE * rate:
       raise ValueError(
-          f"mechanism.sampling_rate: got {self.mechanism.sampling_rate}; an"
-          f" expected batch of {self.expected_batch_size} from"
-          f" {self.num_records} records means {rate}"
+        f"mechanism.sampling_rate: got {self.mechanism.sampling_rate}; an"
+        f" expected batch of {self.expected_batch_size} from"
+        f" {self.num_records} records means {rate}"
       )
 
   def _check_groups(self):
@@ -87,37 +83,37 @@ class DpSgdPlan:
     if size == 1:
       if self.group_capacity not in (None, 1):
         raise ValueError(
-            f"group_capacity: got {self.group_capacity}; it only applies when"
-            " clip_group_size is above 1"
+          f"group_capacity: got {self.group_capacity}; it only applies when"
+          " clip_group_size is above 1"
         )
       return
     if self.expected_batch_size % size:
       raise ValueError(
-          f"clip_group_size: got {size}; it must divide the expected batch"
-          f" size {self.expected_batch_size}, so that the number of groups is"
-          " a constant"
+        f"clip_group_size: got {size}; it must divide the expected batch"
+        f" size {self.expected_batch_size}, so that the number of groups is"
+        " a constant"
       )
     if self.mechanism.sampler == "truncated_poisson":
       raise ValueError(
-          "mechanism.sampler: got 'truncated_poisson' with clip groups; a"
-          " removed record readmits another one elsewhere, which changes up to"
-          " two groups (sensitivity 4C). Use 'poisson' or 'shuffled'"
+        "mechanism.sampler: got 'truncated_poisson' with clip groups; a"
+        " removed record readmits another one elsewhere, which changes up to"
+        " two groups (sensitivity 4C). Use 'poisson' or 'shuffled'"
       )
     if self.group_capacity is not None and self.group_capacity < 1:
       raise ValueError(
-          f"group_capacity: got {self.group_capacity}; it must be at least 1"
+        f"group_capacity: got {self.group_capacity}; it must be at least 1"
       )
 
   @classmethod
   def make(
-      cls,
-      *,
-      num_records: int,
-      expected_batch_size: float,
-      rule: _rules.ClippingRule,
-      clip_group_size: int = 1,
-      group_capacity: int | None = None,
-      **mechanism_fields,
+    cls,
+    *,
+    num_records: int,
+    expected_batch_size: float,
+    rule: _rules.ClippingRule,
+    clip_group_size: int = 1,
+    group_capacity: int | None = None,
+    **mechanism_fields,
   ) -> "DpSgdPlan":
     """Builds a plan and its mechanism, with the sensitivity worked out.
 
@@ -147,28 +143,28 @@ class DpSgdPlan:
     """
     if not 0 < expected_batch_size <= num_records:
       raise ValueError(
-          f"expected_batch_size: got {expected_batch_size}; it must be"
-          f" positive and at most the data set's {num_records} records"
+        f"expected_batch_size: got {expected_batch_size}; it must be"
+        f" positive and at most the data set's {num_records} records"
       )
     mechanism = _mechanism.Mechanism(
-        sampling_rate=expected_batch_size / num_records,
-        num_records=num_records,
-        sensitivity_factor=_sensitivity_factor(clip_group_size),
-        **mechanism_fields,
+      sampling_rate=expected_batch_size / num_records,
+      num_records=num_records,
+      sensitivity_factor=_sensitivity_factor(clip_group_size),
+      **mechanism_fields,
     )
     return cls(
-        mechanism=mechanism,
-        rule=rule,
-        num_records=num_records,
-        expected_batch_size=expected_batch_size,
-        clip_group_size=clip_group_size,
-        group_capacity=group_capacity,
+      mechanism=mechanism,
+      rule=rule,
+      num_records=num_records,
+      expected_batch_size=expected_batch_size,
+      clip_group_size=clip_group_size,
+      group_capacity=group_capacity,
     )
 
   def replace_mechanism(self, **changes) -> "DpSgdPlan":
     """The same plan with some fields of its mechanism changed."""
     return dataclasses.replace(
-        self, mechanism=dataclasses.replace(self.mechanism, **changes)
+      self, mechanism=dataclasses.replace(self.mechanism, **changes)
     )
 
   @property
@@ -186,7 +182,7 @@ class DpSgdPlan:
     if self.mechanism.sampler == "shuffled":
       return self.clip_group_size
     return self.group_capacity or _sampling.default_group_capacity(
-        self.clip_group_size
+      self.clip_group_size
     )
 
   def gradient_noise_multipliers(self) -> np.ndarray:
@@ -195,11 +191,11 @@ class DpSgdPlan:
     They exceed the mechanism's where the rule spends part of the budget.
     """
     return self.rule.gradient_noise_multipliers(
-        self.mechanism.noise_multipliers()
+      self.mechanism.noise_multipliers()
     )
 
   def lot_indices(
-      self, seed: int, step: int, *, capacity_multiple: int = 8
+    self, seed: int, step: int, *, capacity_multiple: int = 8
   ) -> _sampling.LotIndices:
     """Draws the lot of a step: which record sits in which slot.
 
@@ -213,48 +209,51 @@ class DpSgdPlan:
       Indices and validity, [slots] or [groups, slots].
     """
     mechanism, batch = self.mechanism, self.expected_batch_size
-    addressed = dict(num_records=self.num_records, seed=seed, step=step)
+    addressed: dict[str, Any] = dict(
+      num_records=self.num_records, seed=seed, step=step
+    )
     if mechanism.sampler == "shuffled":
       lot = _sampling.shuffled_lot(batch_size=int(batch), **addressed)
       return lot if self.clip_group_size == 1 else self._in_groups(lot)
     addressed["sampling_rate"] = mechanism.sampling_rate
     if self.clip_group_size > 1:
       return _sampling.grouped_poisson_lot(
-          num_groups=int(self.expected_units),
-          group_capacity=self.slots_per_group,
-          **addressed,
+        num_groups=int(self.expected_units),
+        group_capacity=self.slots_per_group,
+        **addressed,
       )
     if mechanism.sampler == "truncated_poisson":
+      assert mechanism.capacity is not None  # The mechanism sees to it.
       return _sampling.truncated_poisson_lot(
-          capacity=mechanism.capacity, **addressed
+        capacity=mechanism.capacity, **addressed
       )
     return _sampling.poisson_lot(
-        capacity_multiple=capacity_multiple, **addressed
+      capacity_multiple=capacity_multiple, **addressed
     )
 
   def _in_groups(self, lot):
     """Cuts a shuffled batch into groups; the shuffle itself is random."""
     shape = (int(self.expected_units), self.clip_group_size)
     return dataclasses.replace(
-        lot,
-        indices=lot.indices.reshape(shape),
-        valid=lot.valid.reshape(shape),
+      lot,
+      indices=lot.indices.reshape(shape),
+      valid=lot.valid.reshape(shape),
     )
 
   def clipped_grad(
-      self,
-      loss_fn: Callable,
-      *,
-      engine: str = "auto",
-      chunk_size: int | None = None,
+    self,
+    loss_fn: Callable,
+    *,
+    engine: str = "auto",
+    chunk_size: int | None = None,
   ) -> Callable[..., _lot.ClippedGrads]:
     """`trustjax.privacy.clipped_grad` with this plan's rule and groups."""
     return _engines.clipped_grad(
-        loss_fn,
-        self.rule,
-        clip_group_size=self.clip_group_size,
-        engine=engine,
-        chunk_size=chunk_size,
+      loss_fn,
+      self.rule,
+      clip_group_size=self.clip_group_size,
+      engine=engine,
+      chunk_size=chunk_size,
     )
 
   def epsilon(self, delta: float) -> _mechanism.EpsilonBounds:
@@ -272,13 +271,13 @@ class DpSgdPlan:
   def statement(self) -> str:
     """The guarantee in plain words, with its assumptions."""
     unit = (
-        "Each record is clipped by itself."
-        if self.clip_group_size == 1
-        else (
-            f"Mean gradients of clip groups of {self.clip_group_size} records"
-            " are clipped as one; a record may move a group's clipped mean"
-            " across the whole ball, so the sensitivity is twice the clip norm."
-        )
+      "Each record is clipped by itself."
+      if self.clip_group_size == 1
+      else (
+        f"Mean gradients of clip groups of {self.clip_group_size} records"
+        " are clipped as one; a record may move a group's clipped mean"
+        " across the whole ball, so the sensitivity is twice the clip norm."
+      )
     )
     return f"{self.mechanism.statement()}\n{unit} Rule: {self.rule}."
 
@@ -304,7 +303,7 @@ def _sensitivity_factor(clip_group_size: int) -> float:
 def _as_data(value):
   if dataclasses.is_dataclass(value):
     return {"kind": type(value).__name__} | {
-        field.name: _as_data(getattr(value, field.name))
-        for field in dataclasses.fields(value)
+      field.name: _as_data(getattr(value, field.name))
+      for field in dataclasses.fields(value)
     }
   return value

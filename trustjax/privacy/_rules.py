@@ -17,8 +17,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
 import numpy as np
+from jaxtyping import Array, Bool, Float, Key
 
 PyTree = Any
 ClipState = Any
@@ -53,21 +53,21 @@ class ClippingRule(Protocol):
     ...
 
   def scales(
-      self, clip_state: ClipState, params: PyTree
+    self, clip_state: ClipState, params: PyTree
   ) -> Float[Array, " blocks"]:
     """Bound C_j of each block."""
     ...
 
   def factors(
-      self,
-      norms: Float[Array, "*units blocks"],
-      scales: Float[Array, " blocks"],
+    self,
+    norms: Float[Array, "*units blocks"],
+    scales: Float[Array, " blocks"],
   ) -> Float[Array, "*units blocks"]:
     """Multiplier of each block's gradient, given its norm."""
     ...
 
   def noise_scales(
-      self, clip_state: ClipState, params: PyTree
+    self, clip_state: ClipState, params: PyTree
   ) -> Float[Array, " blocks"]:
     """Noise standard deviation a_j of each block at noise multiplier 1."""
     ...
@@ -77,27 +77,27 @@ class ClippingRule(Protocol):
     ...
 
   def update(
-      self,
-      clip_state: ClipState,
-      norms: Float[Array, " units"],
-      valid: Bool[Array, " units"],
-      key: Key[Array, ""],
+    self,
+    clip_state: ClipState,
+    norms: Float[Array, " units"],
+    valid: Bool[Array, " units"],
+    key: Key[Array, ""],
   ) -> ClipState:
     """The state after a step."""
     ...
 
   def sensitivity(
-      self,
-      clip_state: ClipState,
-      clip_group_size: int,
-      adjacency: Adjacency,
+    self,
+    clip_state: ClipState,
+    clip_group_size: int,
+    adjacency: Adjacency,
   ) -> Float[Array, ""]:
     """L2 sensitivity of the clipped sum."""
     ...
 
 
 def sensitivity_in_clip_norms(
-    clip_group_size: int, adjacency: Adjacency
+  clip_group_size: int, adjacency: Adjacency
 ) -> float:
   """L2 sensitivity of the clipped sum, as a multiple of the clip norm.
 
@@ -121,8 +121,8 @@ def sensitivity_in_clip_norms(
 def _check_adjacency(adjacency: str) -> None:
   if adjacency not in ("add_remove", "zero_out", "replace_one"):
     raise ValueError(
-        f"adjacency: got {adjacency!r}; allowed are 'add_remove', 'zero_out'"
-        " and 'replace_one'"
+      f"adjacency: got {adjacency!r}; allowed are 'add_remove', 'zero_out'"
+      " and 'replace_one'"
     )
 
 
@@ -151,13 +151,13 @@ class _FlatRule:
     return (0,) * len(jax.tree.leaves(params))
 
   def scales(
-      self, clip_state: ClipState, params: PyTree
+    self, clip_state: ClipState, params: PyTree
   ) -> Float[Array, " blocks"]:
     del clip_state, params
     return jnp.full((1,), self.clip_norm, jnp.float32)
 
   def noise_scales(
-      self, clip_state: ClipState, params: PyTree
+    self, clip_state: ClipState, params: PyTree
   ) -> Float[Array, " blocks"]:
     return self.scales(clip_state, params)
 
@@ -165,20 +165,20 @@ class _FlatRule:
     return multipliers
 
   def update(
-      self,
-      clip_state: ClipState,
-      norms: Float[Array, " units"],
-      valid: Bool[Array, " units"],
-      key: Key[Array, ""],
+    self,
+    clip_state: ClipState,
+    norms: Float[Array, " units"],
+    valid: Bool[Array, " units"],
+    key: Key[Array, ""],
   ) -> ClipState:
     del norms, valid, key
     return clip_state
 
   def sensitivity(
-      self,
-      clip_state: ClipState,
-      clip_group_size: int,
-      adjacency: Adjacency,
+    self,
+    clip_state: ClipState,
+    clip_group_size: int,
+    adjacency: Adjacency,
   ) -> Float[Array, ""]:
     del clip_state
     factor = sensitivity_in_clip_norms(clip_group_size, adjacency)
@@ -212,9 +212,9 @@ class ThresholdClip(_FlatRule):
   """
 
   def factors(
-      self,
-      norms: Float[Array, "*units blocks"],
-      scales: Float[Array, " blocks"],
+    self,
+    norms: Float[Array, "*units blocks"],
+    scales: Float[Array, " blocks"],
   ) -> Float[Array, "*units blocks"]:
     return _threshold_factors(norms, scales)
 
@@ -240,13 +240,13 @@ class AutoClip(_FlatRule):
     super().__post_init__()
     if not (math.isfinite(self.gamma) and self.gamma >= 0):
       raise ValueError(
-          f"gamma: got {self.gamma}; it must be finite and at least 0"
+        f"gamma: got {self.gamma}; it must be finite and at least 0"
       )
 
   def factors(
-      self,
-      norms: Float[Array, "*units blocks"],
-      scales: Float[Array, " blocks"],
+    self,
+    norms: Float[Array, "*units blocks"],
+    scales: Float[Array, " blocks"],
   ) -> Float[Array, "*units blocks"]:
     return _automatic_factors(norms, scales, self.gamma)
 
@@ -282,24 +282,30 @@ class PerLayerClip(_FlatRule):
   def __post_init__(self):
     super().__post_init__()
     for field, allowed in (
-        ("scale", ("weight_relative", "equal", "dimension")),
-        ("allocation", ("least_noise", "uniform", "proportional")),
+      ("scale", ("weight_relative", "equal", "dimension")),
+      ("allocation", ("least_noise", "uniform", "proportional")),
     ):
       if getattr(self, field) not in allowed:
         raise ValueError(
-            f"{field}: got {getattr(self, field)!r}; allowed are {allowed}"
+          f"{field}: got {getattr(self, field)!r}; allowed are {allowed}"
         )
     _require_positive("floor", self.floor)
     if self.gamma is not None and not self.gamma >= 0:
-      raise ValueError(f"gamma: got {self.gamma}; it must be None or at least 0")
+      raise ValueError(
+        f"gamma: got {self.gamma}; it must be None or at least 0"
+      )
     if self.depth is not None and self.depth < 1:
-      raise ValueError(f"depth: got {self.depth}; it must be None or at least 1")
+      raise ValueError(
+        f"depth: got {self.depth}; it must be None or at least 1"
+      )
 
   def blocks(self, params: PyTree) -> tuple[int, ...]:
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    paths = [
+      path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]
+    ]
     index: dict[Any, int] = {}
     return tuple(
-        index.setdefault(path[: self.depth], len(index)) for path in paths
+      index.setdefault(path[: self.depth], len(index)) for path in paths
     )
 
   def _sums(self, params, leaf_value):
@@ -314,7 +320,7 @@ class PerLayerClip(_FlatRule):
     return self._sums(params, lambda leaf: jnp.float32(leaf.size))
 
   def scales(
-      self, clip_state: ClipState, params: PyTree
+    self, clip_state: ClipState, params: PyTree
   ) -> Float[Array, " blocks"]:
     del clip_state
     if self.scale == "equal":
@@ -323,22 +329,22 @@ class PerLayerClip(_FlatRule):
       squares = self._dimensions(params)
     else:
       squares = self._sums(
-          params, lambda leaf: jnp.sum(jnp.square(leaf.astype(jnp.float32)))
+        params, lambda leaf: jnp.sum(jnp.square(leaf.astype(jnp.float32)))
       )
       squares = jnp.maximum(squares, self.floor**2)
     return self.clip_norm * jnp.sqrt(squares / jnp.sum(squares))
 
   def factors(
-      self,
-      norms: Float[Array, "*units blocks"],
-      scales: Float[Array, " blocks"],
+    self,
+    norms: Float[Array, "*units blocks"],
+    scales: Float[Array, " blocks"],
   ) -> Float[Array, "*units blocks"]:
     if self.gamma is None:
       return _threshold_factors(norms, scales)
     return _automatic_factors(norms, scales, self.gamma)
 
   def noise_scales(
-      self, clip_state: ClipState, params: PyTree
+    self, clip_state: ClipState, params: PyTree
   ) -> Float[Array, " blocks"]:
     bounds = self.scales(clip_state, params)
     if self.allocation == "uniform":
@@ -384,9 +390,7 @@ class QuantileClip(_FlatRule):
   def __post_init__(self):
     super().__post_init__()
     if not 0 <= self.quantile <= 1:
-      raise ValueError(
-          f"quantile: got {self.quantile}; it must lie in [0, 1]"
-      )
+      raise ValueError(f"quantile: got {self.quantile}; it must lie in [0, 1]")
     _require_positive("learning_rate", self.learning_rate)
     if self.count_noise is not None:
       _require_positive("count_noise", self.count_noise)
@@ -399,8 +403,8 @@ class QuantileClip(_FlatRule):
   def for_units(self, expected_units: float) -> "QuantileClip":
     if self.expected_units not in (None, expected_units):
       raise ValueError(
-          f"expected_units: got {self.expected_units}; the plan's lots hold"
-          f" {expected_units} units on average"
+        f"expected_units: got {self.expected_units}; the plan's lots hold"
+        f" {expected_units} units on average"
       )
     return dataclasses.replace(self, expected_units=expected_units)
 
@@ -408,8 +412,8 @@ class QuantileClip(_FlatRule):
   def _units(self) -> float:
     if self.expected_units is None:
       raise ValueError(
-          "expected_units: got None; a plan fills it in, or give the expected"
-          " number of clip units in a lot"
+        "expected_units: got None; a plan fills it in, or give the expected"
+        " number of clip units in a lot"
       )
     return self.expected_units
 
@@ -418,15 +422,15 @@ class QuantileClip(_FlatRule):
     return self._units / 20 if self.count_noise is None else self.count_noise
 
   def scales(
-      self, clip_state: ClipState, params: PyTree
+    self, clip_state: ClipState, params: PyTree
   ) -> Float[Array, " blocks"]:
     del params
     return jnp.reshape(clip_state, (1,))
 
   def factors(
-      self,
-      norms: Float[Array, "*units blocks"],
-      scales: Float[Array, " blocks"],
+    self,
+    norms: Float[Array, "*units blocks"],
+    scales: Float[Array, " blocks"],
   ) -> Float[Array, "*units blocks"]:
     return _threshold_factors(norms, scales)
 
@@ -435,19 +439,19 @@ class QuantileClip(_FlatRule):
     largest = multipliers.max(initial=0.0)
     if largest >= 2 * self._sigma_b:
       raise ValueError(
-          f"count_noise: got {self._sigma_b}; with a noise multiplier of"
-          f" {largest} it must exceed {largest / 2}, or nothing of the budget"
-          " is left for the gradient"
+        f"count_noise: got {self._sigma_b}; with a noise multiplier of"
+        f" {largest} it must exceed {largest / 2}, or nothing of the budget"
+        " is left for the gradient"
       )
     with np.errstate(divide="ignore"):
       return (multipliers**-2.0 - (2 * self._sigma_b) ** -2.0) ** -0.5
 
   def update(
-      self,
-      clip_state: ClipState,
-      norms: Float[Array, " units"],
-      valid: Bool[Array, " units"],
-      key: Key[Array, ""],
+    self,
+    clip_state: ClipState,
+    norms: Float[Array, " units"],
+    valid: Bool[Array, " units"],
+    key: Key[Array, ""],
   ) -> ClipState:
     shifted = jnp.where(norms <= clip_state, 0.5, -0.5)
     count = jnp.sum(jnp.where(valid, shifted, 0.0))
@@ -455,28 +459,28 @@ class QuantileClip(_FlatRule):
     return self.step(clip_state, (count + noise) / self._units + 0.5)
 
   def step(
-      self, clip_norm: Float[Array, ""], unclipped: Float[Array, ""]
+    self, clip_norm: Float[Array, ""], unclipped: Float[Array, ""]
   ) -> Float[Array, ""]:
     """The next threshold, given the (noisy) unclipped share."""
     return clip_norm * jnp.exp(
-        -self.learning_rate * (unclipped - self.quantile)
+      -self.learning_rate * (unclipped - self.quantile)
     )
 
   def sensitivity(
-      self,
-      clip_state: ClipState,
-      clip_group_size: int,
-      adjacency: Adjacency,
+    self,
+    clip_state: ClipState,
+    clip_group_size: int,
+    adjacency: Adjacency,
   ) -> Float[Array, ""]:
     factor = sensitivity_in_clip_norms(clip_group_size, adjacency)
     return jnp.asarray(clip_state, jnp.float32) * factor
 
 
 _RULES = {
-    "threshold": ThresholdClip,
-    "auto": AutoClip,
-    "per_layer": PerLayerClip,
-    "quantile": QuantileClip,
+  "threshold": ThresholdClip,
+  "auto": AutoClip,
+  "per_layer": PerLayerClip,
+  "quantile": QuantileClip,
 }
 
 
@@ -500,7 +504,7 @@ def make_rule(name: str, **fields) -> ClippingRule:
   unknown = sorted(set(fields) - allowed)
   if unknown:
     raise ValueError(
-        f"rule {name!r}: got unknown fields {unknown}; allowed are"
-        f" {sorted(allowed)}"
+      f"rule {name!r}: got unknown fields {unknown}; allowed are"
+      f" {sorted(allowed)}"
     )
   return _RULES[name](**fields)

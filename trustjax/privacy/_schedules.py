@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+
 import numpy as np
 
 _KINDS = ("constant", "exponential", "linear", "step", "inverse")
@@ -38,26 +39,26 @@ class NoiseSchedule:
   def __post_init__(self):
     if self.kind not in _KINDS:
       raise ValueError(
-          f"schedule.kind: got {self.kind!r}; allowed are {list(_KINDS)}"
+        f"schedule.kind: got {self.kind!r}; allowed are {list(_KINDS)}"
       )
     for field in ("period", "every"):
       value = getattr(self, field)
       if value < 1 or value != int(value):
         raise ValueError(
-            f"schedule.{field}: got {value}; it must be a whole number, at"
-            " least 1"
+          f"schedule.{field}: got {value}; it must be a whole number, at"
+          " least 1"
         )
     lowest = 0.0 if self.kind == "inverse" else None
     if not math.isfinite(self.decay) or (
-        self.decay < lowest if lowest is not None else self.decay <= 0
+      self.decay < lowest if lowest is not None else self.decay <= 0
     ):
       raise ValueError(
-          f"schedule.decay: got {self.decay}; it must be finite and"
-          f" {'at least 0' if lowest is not None else 'positive'}"
+        f"schedule.decay: got {self.decay}; it must be finite and"
+        f" {'at least 0' if lowest is not None else 'positive'}"
       )
     if not (math.isfinite(self.final) and self.final > 0):
       raise ValueError(
-          f"schedule.final: got {self.final}; it must be finite and positive"
+        f"schedule.final: got {self.final}; it must be finite and positive"
       )
 
   def factors(self, num_steps: int) -> np.ndarray:

@@ -1,21 +1,21 @@
 """Training: one record's loss in, a trained and resumable state out.
 
-  make_private_step   loss, optimiser, plan -> (init, step), private
-  make_step           loss, optimiser       -> (init, step), not private
-  train               the loop: draw, step, log, evaluate, save, repeat
-  Checkpointer        saves and resumes exactly; refuses another run's state
-  MetricWriter        metrics.jsonl
-  make_optimizer      optax optimisers by name, for configs
+make_private_step   loss, optimiser, plan -> (init, step), private
+make_step           loss, optimiser       -> (init, step), not private
+train               the loop: draw, step, log, evaluate, save, repeat
+Checkpointer        saves and resumes exactly; refuses another run's state
+MetricWriter        metrics.jsonl
+make_optimizer      optax optimisers by name, for configs
 """
 
-from trustjax.training._checkpoint import check_identity as check_identity
 from trustjax.training._checkpoint import Checkpointer as Checkpointer
 from trustjax.training._checkpoint import CheckpointError as CheckpointError
+from trustjax.training._checkpoint import check_identity as check_identity
 from trustjax.training._checkpoint import differences as differences
 from trustjax.training._interrupt import StopOnInterrupt as StopOnInterrupt
 from trustjax.training._loop import LoopOptions as LoopOptions
-from trustjax.training._loop import train as train
 from trustjax.training._loop import TrainResult as TrainResult
+from trustjax.training._loop import train as train
 from trustjax.training._metrics import MetricWriter as MetricWriter
 from trustjax.training._optimizers import make_optimizer as make_optimizer
 from trustjax.training._progress import progress_bar as progress_bar

@@ -30,11 +30,11 @@ class Checkpointer:
   """
 
   def __init__(
-      self,
-      directory: str | os.PathLike[str],
-      *,
-      identity: dict[str, Any],
-      keep: int = 2,
+    self,
+    directory: str | os.PathLike[str],
+    *,
+    identity: dict[str, Any],
+    keep: int = 2,
   ):
     """Opens the folder, which need not exist.
 
@@ -47,10 +47,10 @@ class Checkpointer:
     self.directory = pathlib.Path(directory).absolute()
     self._identity = identity
     self._manager = ocp.CheckpointManager(
-        self.directory,
-        options=ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=False
-        ),
+      self.directory,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep, enable_async_checkpointing=False
+      ),
     )
 
   def save(self, state: _state.TrainState, elapsed_seconds: float) -> None:
@@ -64,16 +64,16 @@ class Checkpointer:
     if step in self._manager.all_steps():
       return
     about = {
-        "identity": self._identity,
-        "digest": _digest(state),
-        "elapsed_seconds": elapsed_seconds,
+      "identity": self._identity,
+      "digest": _digest(state),
+      "elapsed_seconds": elapsed_seconds,
     }
     self._manager.save(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(_as_tree(state)),
-            about=ocp.args.JsonSave(about),
-        ),
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(_as_tree(state)),
+        about=ocp.args.JsonSave(about),
+      ),
     )
     self._manager.wait_until_finished()
 
@@ -82,7 +82,7 @@ class Checkpointer:
     return self._manager.latest_step() or 0
 
   def restore(
-      self, template: _state.TrainState
+    self, template: _state.TrainState
   ) -> tuple[_state.TrainState, float] | None:
     """Reads the newest checkpoint.
 
@@ -99,15 +99,13 @@ class Checkpointer:
     if step is None:
       return None
     where = self.directory / str(step)
-    about = self._read(where, step, about=ocp.args.JsonRestore()).about
+    about = self._read(where, step, about=ocp.args.JsonRestore())["about"]
     saved = about.get("identity") if isinstance(about, dict) else None
     check_identity(where, saved, self._identity)
-    abstract = jax.tree.map(
-        ocp.utils.to_shape_dtype_struct, _as_tree(template)
-    )
-    tree = self._read(
-        where, step, state=ocp.args.StandardRestore(abstract)
-    ).state
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _as_tree(template))
+    tree = self._read(where, step, state=ocp.args.StandardRestore(abstract))[
+      "state"
+    ]
     state = _state.TrainState(**tree)
     if _digest(state) != about.get("digest"):
       raise CheckpointError(_unusable(where, "its contents changed on disk"))
@@ -118,7 +116,7 @@ class Checkpointer:
       return self._manager.restore(step, args=ocp.args.Composite(**items))
     except Exception as error:  # Orbax raises whatever its storage raises.
       raise CheckpointError(
-          _unusable(where, f"{type(error).__name__}: {error}")
+        _unusable(where, f"{type(error).__name__}: {error}")
       ) from error
 
   def close(self) -> None:
@@ -127,9 +125,9 @@ class Checkpointer:
 
 
 def check_identity(
-    where: str | os.PathLike[str],
-    saved: dict[str, Any] | None,
-    current: dict[str, Any],
+  where: str | os.PathLike[str],
+  saved: dict[str, Any] | None,
+  current: dict[str, Any],
 ) -> None:
   """Raises CheckpointError unless saved work belongs to this run.
 
@@ -141,28 +139,29 @@ def check_identity(
   differing = differences(saved, current)
   if differing:
     raise CheckpointError(
-        f"checkpoint {where} belongs to another run; continuing it under this"
-        " plan would make the reported guarantee wrong. Differing fields: "
-        + "; ".join(differing)
-        + ". Use another workdir, or restore the old settings."
+      f"checkpoint {where} belongs to another run; continuing it under this"
+      " plan would make the reported guarantee wrong. Differing fields: "
+      + "; ".join(differing)
+      + ". Use another workdir, or restore the old settings."
     )
 
 
 def _unusable(where, why):
+  reason = " ".join(str(why).split())[:300]
   return (
-      f"checkpoint {where} cannot be restored ({' '.join(str(why).split())[:300]})."
-      " Delete that folder to continue from the checkpoint before it, or from"
-      " the start if there is none."
+    f"checkpoint {where} cannot be restored ({reason})."
+    " Delete that folder to continue from the checkpoint before it, or from"
+    " the start if there is none."
   )
 
 
 def _as_tree(state):
   """The state as a plain dict, less its empty parts' ambiguity."""
   return {
-      "step": state.step,
-      "params": state.params,
-      "opt_state": state.opt_state,
-      "clip_state": state.clip_state,
+    "step": state.step,
+    "params": state.params,
+    "opt_state": state.opt_state,
+    "clip_state": state.clip_state,
   }
 
 

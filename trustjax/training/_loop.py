@@ -1,19 +1,21 @@
 """The training loop: draw, step, log, evaluate, save, repeat."""
 
-from collections.abc import Callable
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from trustjax.training import _checkpoint
-from trustjax.training import _interrupt
-from trustjax.training import _metrics
-from trustjax.training import _progress
-from trustjax.training import _state
-from trustjax.training import _step
+from trustjax.training import (
+  _checkpoint,
+  _interrupt,
+  _metrics,
+  _progress,
+  _state,
+  _step,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,15 +63,15 @@ class TrainResult:
 
 
 def train(
-    state: _state.TrainState,
-    step_fn: _step.StepFn,
-    draw_lot: Callable[[int], Any],
-    key: jax.Array,
-    options: LoopOptions,
-    *,
-    writer: _metrics.MetricWriter | None = None,
-    evaluate: Callable[[Any], dict[str, float]] | None = None,
-    checkpointer: _checkpoint.Checkpointer | None = None,
+  state: _state.TrainState,
+  step_fn: _step.StepFn,
+  draw_lot: Callable[[int], Any],
+  key: jax.Array,
+  options: LoopOptions,
+  *,
+  writer: _metrics.MetricWriter | None = None,
+  evaluate: Callable[[Any], dict[str, float]] | None = None,
+  checkpointer: _checkpoint.Checkpointer | None = None,
 ) -> TrainResult:
   """Trains to `options.num_steps`, resuming from the newest checkpoint.
 
@@ -95,13 +97,13 @@ def train(
   start = int(state.step)
   seconds, nonfinite, saved_at = [], 0, time.monotonic()
   with (
-      _interrupt.StopOnInterrupt() as stop,
-      _progress.progress_bar(
-          options.title,
-          options.num_steps,
-          start=start,
-          enabled=options.show_progress,
-      ) as progress,
+    _interrupt.StopOnInterrupt() as stop,
+    _progress.progress_bar(
+      options.title,
+      options.num_steps,
+      start=start,
+      enabled=options.show_progress,
+    ) as progress,
   ):
     for step in range(start, options.num_steps):
       lot = draw_lot(step)
@@ -126,12 +128,12 @@ def train(
   usual = float(np.median(seconds[1:])) if len(seconds) > 1 else float("nan")
   first = seconds[0] if seconds else 0.0
   return TrainResult(
-      state=state,
-      completed=int(state.step) >= options.num_steps,
-      train_seconds=elapsed,
-      seconds_per_step=usual,
-      compile_seconds=max(0.0, first - (0.0 if np.isnan(usual) else usual)),
-      num_nonfinite=nonfinite,
+    state=state,
+    completed=int(state.step) >= options.num_steps,
+    train_seconds=elapsed,
+    seconds_per_step=usual,
+    compile_seconds=max(0.0, first - (0.0 if np.isnan(usual) else usual)),
+    num_nonfinite=nonfinite,
   )
 
 
@@ -147,6 +149,6 @@ def _save(checkpointer, state, elapsed):
 
 def _named(metrics):
   return {
-      f"train/{field.name}": getattr(metrics, field.name)
-      for field in dataclasses.fields(metrics)
+    f"train/{field.name}": getattr(metrics, field.name)
+    for field in dataclasses.fields(metrics)
   }

@@ -3,21 +3,21 @@
 import optax
 
 _OPTIMIZERS = {
-    "adam": optax.adam,
-    "adamw": optax.adamw,
-    "sgd": optax.sgd,
+  "adam": optax.adam,
+  "adamw": optax.adamw,
+  "sgd": optax.sgd,
 }
 _DECAYS = ("constant", "cosine", "linear")
 
 
 def make_optimizer(
-    name: str,
-    learning_rate: float,
-    num_steps: int,
-    *,
-    decay: str = "constant",
-    warmup_steps: int = 0,
-    **fields,
+  name: str,
+  learning_rate: float,
+  num_steps: int,
+  *,
+  decay: str = "constant",
+  warmup_steps: int = 0,
+  **fields,
 ) -> optax.GradientTransformation:
   """Builds an optax optimiser with a learning-rate schedule.
 
@@ -37,26 +37,26 @@ def make_optimizer(
   """
   if name not in _OPTIMIZERS:
     raise ValueError(
-        f"optimizer.name: got {name!r}; allowed are {sorted(_OPTIMIZERS)}"
+      f"optimizer.name: got {name!r}; allowed are {sorted(_OPTIMIZERS)}"
     )
   if decay not in _DECAYS:
     raise ValueError(
-        f"optimizer.decay: got {decay!r}; allowed are {list(_DECAYS)}"
+      f"optimizer.decay: got {decay!r}; allowed are {list(_DECAYS)}"
     )
   if not learning_rate > 0:
     raise ValueError(
-        f"optimizer.learning_rate: got {learning_rate}; it must be positive"
+      f"optimizer.learning_rate: got {learning_rate}; it must be positive"
     )
   if not 0 <= warmup_steps < num_steps:
     raise ValueError(
-        f"optimizer.warmup_steps: got {warmup_steps}; it must lie between 0"
-        f" and the run's {num_steps} steps"
+      f"optimizer.warmup_steps: got {warmup_steps}; it must lie between 0"
+      f" and the run's {num_steps} steps"
     )
   rest = num_steps - warmup_steps
   schedule = {
-      "constant": lambda: optax.constant_schedule(learning_rate),
-      "cosine": lambda: optax.cosine_decay_schedule(learning_rate, rest),
-      "linear": lambda: optax.linear_schedule(learning_rate, 0.0, rest),
+    "constant": lambda: optax.constant_schedule(learning_rate),
+    "cosine": lambda: optax.cosine_decay_schedule(learning_rate, rest),
+    "linear": lambda: optax.linear_schedule(learning_rate, 0.0, rest),
   }[decay]()
   if warmup_steps:
     warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)

@@ -1,8 +1,8 @@
 """A progress bar that says how fast and how long still."""
 
 import contextlib
-from collections.abc import Callable, Iterator
 import sys
+from collections.abc import Callable, Iterator
 
 import rich.console
 import rich.progress
@@ -18,7 +18,7 @@ class _StepsPerSecond(rich.progress.ProgressColumn):
 
 @contextlib.contextmanager
 def progress_bar(
-    title: str, num_steps: int, *, start: int = 0, enabled: bool | None = None
+  title: str, num_steps: int, *, start: int = 0, enabled: bool | None = None
 ) -> Iterator[Callable[[int, str], None]]:
   """Shows steps done, steps per second and the estimated time left.
 
@@ -34,15 +34,15 @@ def progress_bar(
   if enabled is None:
     enabled = sys.stderr.isatty()
   with rich.progress.Progress(
-      rich.progress.TextColumn("{task.description}"),
-      rich.progress.BarColumn(),
-      rich.progress.MofNCompleteColumn(),
-      _StepsPerSecond(),
-      rich.progress.TextColumn("ETA"),
-      rich.progress.TimeRemainingColumn(),
-      rich.progress.TextColumn("{task.fields[note]}"),
-      console=rich.console.Console(stderr=True),
-      disable=not enabled,
+    rich.progress.TextColumn("{task.description}"),
+    rich.progress.BarColumn(),
+    rich.progress.MofNCompleteColumn(),
+    _StepsPerSecond(),
+    rich.progress.TextColumn("ETA"),
+    rich.progress.TimeRemainingColumn(),
+    rich.progress.TextColumn("{task.fields[note]}"),
+    console=rich.console.Console(stderr=True),
+    disable=not enabled,
   ) as progress:
     task = progress.add_task(title, total=num_steps, completed=start, note="")
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 import optax
+from jaxtyping import Array, Float, Int
 
 PyTree = Any
 
@@ -54,17 +54,17 @@ class StepMetrics:
 
 
 def init_state(
-    params: PyTree,
-    optimizer: optax.GradientTransformation,
-    clip_state: PyTree = (),
+  params: PyTree,
+  optimizer: optax.GradientTransformation,
+  clip_state: PyTree = (),
 ) -> TrainState:
   """The state before the first step."""
   # A copy: steps donate their state, and the caller may train several arms
   # from the same initial parameters.
   params = jax.tree.map(jnp.array, params)
   return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      opt_state=optimizer.init(params),
-      clip_state=clip_state,
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt_state=optimizer.init(params),
+    clip_state=clip_state,
   )

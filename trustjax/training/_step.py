@@ -18,19 +18,19 @@ _RECORDS, _NOISE, _CLIP = range(3)
 
 
 def private_optimizer(
-    plan: privacy.DpSgdPlan, optimizer: optax.GradientTransformation
+  plan: privacy.DpSgdPlan, optimizer: optax.GradientTransformation
 ) -> optax.GradientTransformationExtraArgs:
   """Puts the plan's noise and averaging in front of any optax optimiser."""
   return optax.chain(privacy.add_noise(plan), optimizer)
 
 
 def make_private_step(
-    loss_fn: Callable,
-    optimizer: optax.GradientTransformation,
-    plan: privacy.DpSgdPlan,
-    *,
-    engine: str = "auto",
-    chunk_size: int | None = None,
+  loss_fn: Callable,
+  optimizer: optax.GradientTransformation,
+  plan: privacy.DpSgdPlan,
+  *,
+  engine: str = "auto",
+  chunk_size: int | None = None,
 ) -> tuple[Callable[[PyTree], _state.TrainState], StepFn]:
   """Builds a step that is private under `plan`.
 
@@ -57,7 +57,7 @@ def make_private_step(
   """
   private = private_optimizer(plan, optimizer)
   clipped_grad = plan.clipped_grad(
-      loss_fn, engine=engine, chunk_size=chunk_size
+    loss_fn, engine=engine, chunk_size=chunk_size
   )
 
   def gradient(state, lot, key):
@@ -67,15 +67,15 @@ def make_private_step(
   def apply(state, lot, clipped, key):
     key = jax.random.fold_in(key, state.step)
     updates, opt_state = private.update(
-        clipped.sum,
-        state.opt_state,
-        state.params,
-        key=jax.random.fold_in(key, _NOISE),
-        clip_state=state.clip_state,
+      clipped.sum,
+      state.opt_state,
+      state.params,
+      key=jax.random.fold_in(key, _NOISE),
+      clip_state=state.clip_state,
     )
     counted = _units_that_hold(lot) & jnp.isfinite(clipped.norms)
     clip_state = plan.rule.update(
-        state.clip_state, clipped.norms, counted, jax.random.fold_in(key, _CLIP)
+      state.clip_state, clipped.norms, counted, jax.random.fold_in(key, _CLIP)
     )
     metrics = _private_metrics(plan, state, lot, clipped)
     return _next_state(state, updates, opt_state, clip_state), metrics
@@ -87,7 +87,7 @@ def make_private_step(
     # The loop runs on the host; only what follows it is one program.
     compiled_apply = jax.jit(apply)
     return init, lambda state, lot, key: compiled_apply(
-        state, lot, gradient(state, lot, key), key
+      state, lot, gradient(state, lot, key), key
     )
 
   def step(state, lot, key):
@@ -97,10 +97,10 @@ def make_private_step(
 
 
 def make_step(
-    loss_fn: Callable,
-    optimizer: optax.GradientTransformation,
-    *,
-    chunk_size: int | None = None,
+  loss_fn: Callable,
+  optimizer: optax.GradientTransformation,
+  *,
+  chunk_size: int | None = None,
 ) -> tuple[Callable[[PyTree], _state.TrainState], StepFn]:
   """Builds an ordinary step on the mean loss: no clipping, no noise.
 
@@ -117,18 +117,18 @@ def make_step(
   def step(state, lot, key):
     key = jax.random.fold_in(jax.random.fold_in(key, state.step), _RECORDS)
     losses, gradient = _mean_gradient(
-        loss_fn, state.params, lot, key, chunk_size
+      loss_fn, state.params, lot, key, chunk_size
     )
     updates, opt_state = optimizer.update(
-        gradient, state.opt_state, state.params
+      gradient, state.opt_state, state.params
     )
     metrics = _state.StepMetrics(
-        loss=_mean_loss(losses, lot.valid),
-        num_records=jnp.sum(lot.valid),
-        num_nonfinite=jnp.sum(lot.valid & ~jnp.isfinite(losses)),
-        mean_norm=optax.tree.norm(gradient),
-        clipped_share=jnp.float32(0),
-        clip_norm=jnp.float32(0),
+      loss=_mean_loss(losses, lot.valid),
+      num_records=jnp.sum(lot.valid),
+      num_nonfinite=jnp.sum(lot.valid & ~jnp.isfinite(losses)),
+      mean_norm=optax.tree.norm(gradient),
+      clipped_share=jnp.float32(0),
+      clip_norm=jnp.float32(0),
     )
     return _next_state(state, updates, opt_state, state.clip_state), metrics
 
@@ -140,10 +140,10 @@ def make_step(
 
 def _next_state(state, updates, opt_state, clip_state):
   return _state.TrainState(
-      step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
-      opt_state=opt_state,
-      clip_state=clip_state,
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    opt_state=opt_state,
+    clip_state=clip_state,
   )
 
 
@@ -163,12 +163,12 @@ def _private_metrics(plan, state, lot, clipped):
   scales = plan.rule.scales(state.clip_state, state.params)
   clip_norm = jnp.sqrt(jnp.sum(jnp.square(scales)))
   return _state.StepMetrics(
-      loss=_mean_loss(clipped.losses, lot.valid),
-      num_records=jnp.sum(lot.valid),
-      num_nonfinite=clipped.num_nonfinite,
-      mean_norm=jnp.sum(jnp.where(holds, clipped.norms, 0.0)) / count,
-      clipped_share=jnp.sum(holds & (clipped.norms > clip_norm)) / count,
-      clip_norm=clip_norm,
+    loss=_mean_loss(clipped.losses, lot.valid),
+    num_records=jnp.sum(lot.valid),
+    num_nonfinite=clipped.num_nonfinite,
+    mean_norm=jnp.sum(jnp.where(holds, clipped.norms, 0.0)) / count,
+    clipped_share=jnp.sum(holds & (clipped.norms > clip_norm)) / count,
+    clip_norm=clip_norm,
   )
 
 
@@ -178,8 +178,8 @@ def _mean_gradient(loss_fn, params, lot, key, chunk_size):
   chunk_size = size if chunk_size is None else chunk_size
   if size % chunk_size:
     raise ValueError(
-        f"chunk_size: got {chunk_size}, which does not divide the batch's"
-        f" {size} slots; choose a divisor"
+      f"chunk_size: got {chunk_size}, which does not divide the batch's"
+      f" {size} slots; choose a divisor"
     )
   weights = lot.valid / jnp.maximum(jnp.sum(lot.valid), 1)
   keys = privacy.record_keys(key, lot.ids)
@@ -200,9 +200,9 @@ def _mean_gradient(loss_fn, params, lot, key, chunk_size):
     return jax.tree.map(jnp.add, total, gradient), losses
 
   parts = jax.tree.map(
-      lambda leaf: jnp.reshape(leaf, (-1, chunk_size) + leaf.shape[1:]), parts
+    lambda leaf: jnp.reshape(leaf, (-1, chunk_size, *leaf.shape[1:])), parts
   )
   gradient, losses = jax.lax.scan(
-      accumulate, jax.tree.map(jnp.zeros_like, params), parts
+    accumulate, jax.tree.map(jnp.zeros_like, params), parts
   )
   return jnp.ravel(losses), gradient

@@ -11,26 +11,22 @@ may use `_unit.make_unit`, or rewrite the loss and never form a unit's gradient.
 `tests/privacy/test_engines.py` is the contract suite every entry must pass.
 """
 
-from collections.abc import Callable
 import functools
+from collections.abc import Callable
 
 import jax
 
-from trustjax.privacy import _lot
-from trustjax.privacy import _rules
-from trustjax.privacy._engines import _chunked
-from trustjax.privacy._engines import _choose
-from trustjax.privacy._engines import _loop
-from trustjax.privacy._engines import _unit
+from trustjax.privacy import _lot, _rules
+from trustjax.privacy._engines import _choose, _chunked, _loop, _unit
 
 EngineChoice = _choose.EngineChoice
 choose_engine = _choose.choose_engine
 
 _ENGINES: dict[str, Callable] = {
-    "loop": _loop.loop_engine,
-    "loop_eager": functools.partial(_loop.loop_engine, compiled=False),
-    "scan": _chunked.scan_engine,
-    "vmap": _chunked.vmap_engine,
+  "loop": _loop.loop_engine,
+  "loop_eager": functools.partial(_loop.loop_engine, compiled=False),
+  "scan": _chunked.scan_engine,
+  "vmap": _chunked.vmap_engine,
 }
 # Engines that run on the host and cannot be part of a compiled step.
 HOST_ENGINES = frozenset({"loop", "loop_eager"})
@@ -38,12 +34,12 @@ ENGINES = (*_ENGINES, "auto")
 
 
 def clipped_grad(
-    loss_fn: _unit.LossFn,
-    rule: _rules.ClippingRule,
-    *,
-    clip_group_size: int = 1,
-    engine: str = "auto",
-    chunk_size: int | None = None,
+  loss_fn: _unit.LossFn,
+  rule: _rules.ClippingRule,
+  *,
+  clip_group_size: int = 1,
+  engine: str = "auto",
+  chunk_size: int | None = None,
 ) -> Callable[..., _lot.ClippedGrads]:
   """Transforms one record's loss into the clipped gradient sum of a lot.
 
@@ -87,7 +83,7 @@ def clipped_grad(
     raise ValueError(f"engine: got {engine!r}; allowed are {list(ENGINES)}")
   if clip_group_size < 1:
     raise ValueError(
-        f"clip_group_size: got {clip_group_size}; it must be at least 1"
+      f"clip_group_size: got {clip_group_size}; it must be at least 1"
     )
   if chunk_size is not None and chunk_size < 1:
     raise ValueError(f"chunk_size: got {chunk_size}; it must be at least 1")
@@ -111,12 +107,12 @@ def _check_axes(lot, grouped):
   axes = "[groups, slots]" if grouped else "[slots]"
   if lot.valid.ndim != expected:
     raise ValueError(
-        f"lot.valid: got shape {lot.valid.shape}; with clip_group_size"
-        f" {'above 1' if grouped else '1'} its axes are {axes}"
+      f"lot.valid: got shape {lot.valid.shape}; with clip_group_size"
+      f" {'above 1' if grouped else '1'} its axes are {axes}"
     )
   for path, leaf in jax.tree_util.tree_leaves_with_path(lot.examples):
     if leaf.shape[:expected] != lot.valid.shape:
       raise ValueError(
-          f"lot.examples{jax.tree_util.keystr(path)}: got shape {leaf.shape};"
-          f" its leading axes must be {axes} = {lot.valid.shape}"
+        f"lot.examples{jax.tree_util.keystr(path)}: got shape {leaf.shape};"
+        f" its leading axes must be {axes} = {lot.valid.shape}"
       )

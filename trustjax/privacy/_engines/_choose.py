@@ -30,7 +30,7 @@ class EngineChoice:
 
 
 def choose_engine(
-    params: PyTree, num_units: int, *, budget_bytes: int | None = None
+  params: PyTree, num_units: int, *, budget_bytes: int | None = None
 ) -> EngineChoice:
   """Chooses between `scan` and chunked `vmap` by the memory of gradients.
 
@@ -45,19 +45,23 @@ def choose_engine(
   """
   if budget_bytes is None:
     budget_bytes = _BUDGET_BYTES.get(
-        jax.default_backend(), _ACCELERATOR_BUDGET_BYTES
+      jax.default_backend(), _ACCELERATOR_BUDGET_BYTES
     )
-  unit_bytes = 4 * sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+  unit_bytes = 4 * sum(
+    math.prod(leaf.shape) for leaf in jax.tree.leaves(params)
+  )
   fitting = max(1, budget_bytes // max(unit_bytes, 1))
-  chunk = max(d for d in range(1, num_units + 1) if num_units % d == 0 and d <= fitting)
+  chunk = max(
+    d for d in range(1, num_units + 1) if num_units % d == 0 and d <= fitting
+  )
   said = (
-      f"one unit's gradient takes {unit_bytes / 2**20:.1f} MiB and the budget"
-      f" is {budget_bytes / 2**20:.0f} MiB"
+    f"one unit's gradient takes {unit_bytes / 2**20:.1f} MiB and the budget"
+    f" is {budget_bytes / 2**20:.0f} MiB"
   )
   if chunk == 1:
     return EngineChoice(
-        engine="scan", chunk_size=1, reason=f"{said}: one unit at a time"
+      engine="scan", chunk_size=1, reason=f"{said}: one unit at a time"
     )
   return EngineChoice(
-      engine="vmap", chunk_size=chunk, reason=f"{said}: {chunk} units at a time"
+    engine="vmap", chunk_size=chunk, reason=f"{said}: {chunk} units at a time"
   )

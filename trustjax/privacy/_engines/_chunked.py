@@ -27,8 +27,8 @@ def scan_engine(loss_fn, rule, grouped, chunk_size):
   """
   if chunk_size not in (None, 1):
     raise ValueError(
-        f"chunk_size: got {chunk_size}; engine 'scan' holds one unit at a time,"
-        " so only None or 1 is allowed"
+      f"chunk_size: got {chunk_size}; engine 'scan' holds one unit at a time,"
+      " so only None or 1 is allowed"
     )
 
   unit = _unit.make_unit(loss_fn, grouped)
@@ -36,7 +36,7 @@ def scan_engine(loss_fn, rule, grouped, chunk_size):
   def clip_chunk(params, chunk, key, scales, blocks):
     part = jax.tree.map(lambda leaf: leaf[0], chunk)
     clipped, *rest = _unit.clip_unit(
-        unit, rule, blocks, params, part, key, scales
+      unit, rule, blocks, params, part, key, scales
     )
     return clipped, jax.tree.map(lambda leaf: leaf[None], tuple(rest))
 
@@ -55,17 +55,16 @@ def vmap_engine(loss_fn, rule, grouped, chunk_size):
   Returns:
     `(params, lot, key, clip_state) -> ClippedGrads`.
   """
-
   unit = _unit.make_unit(loss_fn, grouped)
 
   def clip_chunk(params, chunk, key, scales, blocks):
     gradients, losses, aux = jax.vmap(unit, in_axes=(None, 0, None))(
-        params, chunk, key
+      params, chunk, key
     )
     norms = jax.vmap(lambda g: _unit.block_norms(g, blocks))(gradients)
     factors, norm, _, nonfinite = jax.vmap(
-        lambda *values: _unit.unit_factors(rule, *values),
-        in_axes=(0, None, 0, 0),
+      lambda *values: _unit.unit_factors(rule, *values),
+      in_axes=(0, None, 0, 0),
     )(norms, scales, losses, chunk.valid)
     clipped = _weighted_sum(gradients, norms, factors, blocks)
     losses, aux = _unit.report(losses, aux, chunk.valid)
@@ -86,13 +85,13 @@ def _weighted_sum(gradients, norms, factors, blocks):
 
   def contract(leaves):
     return [
-        jnp.tensordot(
-            factors[:, block],
-            leaf.astype(jnp.float32),
-            axes=1,
-            precision=jax.lax.Precision.HIGHEST,
-        )
-        for block, leaf in zip(blocks, leaves)
+      jnp.tensordot(
+        factors[:, block],
+        leaf.astype(jnp.float32),
+        axes=1,
+        precision=jax.lax.Precision.HIGHEST,
+      )
+      for block, leaf in zip(blocks, leaves)
     ]
 
   def replace_then_contract(leaves):
@@ -103,8 +102,8 @@ def _weighted_sum(gradients, norms, factors, blocks):
     return contract([replace(leaf) for leaf in leaves])
 
   return jax.tree.unflatten(
-      treedef,
-      jax.lax.cond(jnp.all(finite), contract, replace_then_contract, leaves),
+    treedef,
+    jax.lax.cond(jnp.all(finite), contract, replace_then_contract, leaves),
   )
 
 
@@ -118,7 +117,7 @@ def _over_chunks(clip_chunk, rule, chunk_size):
 
     def clip_at(i):
       chunk = jax.tree.map(
-          lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i * size, size), lot
+        lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i * size, size), lot
       )
       return clip_chunk(params, chunk, key, scales, blocks)
 
@@ -126,29 +125,29 @@ def _over_chunks(clip_chunk, rule, chunk_size):
       total, seen = carry
       clipped, rest = clip_at(i)
       seen = jax.tree.map(
-          lambda whole, part: jax.lax.dynamic_update_slice_in_dim(
-              whole, part, i * size, 0
-          ),
-          seen,
-          rest,
+        lambda whole, part: jax.lax.dynamic_update_slice_in_dim(
+          whole, part, i * size, 0
+        ),
+        seen,
+        rest,
       )
       return jax.tree.map(jnp.add, total, clipped), seen
 
     # What the skipped chunks would report: zeros, like any padded record.
     num_units = lot.valid.shape[0]
     seen = jax.tree.map(
-        lambda leaf: jnp.zeros((num_units,) + leaf.shape[1:], leaf.dtype),
-        jax.eval_shape(clip_at, 0)[1],
+      lambda leaf: jnp.zeros((num_units, *leaf.shape[1:]), leaf.dtype),
+      jax.eval_shape(clip_at, 0)[1],
     )
     total, (norms, losses, aux, nonfinite) = jax.lax.fori_loop(
-        0, _num_chunks(lot, size), body, (_unit.zeros_like_sum(params), seen)
+      0, _num_chunks(lot, size), body, (_unit.zeros_like_sum(params), seen)
     )
     return _lot.ClippedGrads(
-        sum=total,
-        norms=norms,
-        losses=losses,
-        aux=aux,
-        num_nonfinite=jnp.sum(nonfinite),
+      sum=total,
+      norms=norms,
+      losses=losses,
+      aux=aux,
+      num_nonfinite=jnp.sum(nonfinite),
     )
 
   return run
@@ -160,8 +159,8 @@ def _checked_chunk_size(chunk_size, lot):
   if size < 1 or num_units % size:
     units = "groups" if lot.valid.ndim > 1 else "slots"
     raise ValueError(
-        f"chunk_size: got {size}, which does not divide the lot's"
-        f" {num_units} {units}; choose a divisor"
+      f"chunk_size: got {size}, which does not divide the lot's"
+      f" {num_units} {units}; choose a divisor"
     )
   return size
 

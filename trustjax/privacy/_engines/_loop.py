@@ -9,9 +9,7 @@ from trustjax.privacy import _lot
 from trustjax.privacy._engines import _unit
 
 
-def loop_engine(
-    loss_fn, rule, grouped, chunk_size, *, compiled: bool = True
-):
+def loop_engine(loss_fn, rule, grouped, chunk_size, *, compiled: bool = True):
   """Builds the per-unit loop.
 
   Args:
@@ -27,8 +25,8 @@ def loop_engine(
   """
   if chunk_size not in (None, 1):
     raise ValueError(
-        f"chunk_size: got {chunk_size}; engine 'loop' holds one unit at a time,"
-        " so only None or 1 is allowed"
+      f"chunk_size: got {chunk_size}; engine 'loop' holds one unit at a time,"
+      " so only None or 1 is allowed"
     )
 
   unit = _unit.make_unit(loss_fn, grouped)
@@ -53,14 +51,14 @@ def loop_engine(
       total = jax.tree.map(jnp.add, total, clipped)
       seen.append(rest)
     norms, losses, aux, nonfinite = jax.tree.map(
-        lambda *leaves: jnp.stack(leaves), *map(tuple, seen)
+      lambda *leaves: jnp.stack(leaves), *map(tuple, seen)
     )
     return _lot.ClippedGrads(
-        sum=total,
-        norms=norms,
-        losses=losses,
-        aux=aux,
-        num_nonfinite=jnp.sum(nonfinite),
+      sum=total,
+      norms=norms,
+      losses=losses,
+      aux=aux,
+      num_nonfinite=jnp.sum(nonfinite),
     )
 
   return run

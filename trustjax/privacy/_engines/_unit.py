@@ -45,7 +45,7 @@ def record_gradient(loss_fn: LossFn) -> Callable:
 
   def unit(params, lot: _lot.Lot, key):
     (loss, aux), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
-        params, lot.examples, jax.random.fold_in(key, lot.ids)
+      params, lot.examples, jax.random.fold_in(key, lot.ids)
     )
     return gradient, loss, aux
 
@@ -76,7 +76,7 @@ def group_gradient(loss_fn: LossFn) -> Callable:
 
     def mean_loss(params):
       losses, aux = jax.vmap(loss_fn, in_axes=(None, 0, 0))(
-          params, examples, keys
+        params, examples, keys
       )
       return jnp.sum(losses * weights.astype(losses.dtype)), (losses, aux)
 
@@ -92,7 +92,7 @@ def make_unit(loss_fn: LossFn, grouped: bool) -> Callable:
 
 
 def block_norms(
-    gradient: PyTree, blocks: Sequence[int]
+  gradient: PyTree, blocks: Sequence[int]
 ) -> Float[Array, " blocks"]:
   """L2 norm of each block of one unit's gradient, in float32."""
   squares = [jnp.float32(0)] * (max(blocks) + 1)
@@ -118,7 +118,7 @@ def unit_factors(rule, norms, scales, losses, valid):
     (factors [blocks], norm [], usable [], nonfinite []).
   """
   finite = jnp.all(jnp.isfinite(norms)) & jnp.all(
-      jnp.where(valid, jnp.isfinite(losses), True)
+    jnp.where(valid, jnp.isfinite(losses), True)
   )
   holds = jnp.any(valid)
   usable = finite & holds
@@ -129,20 +129,20 @@ def unit_factors(rule, norms, scales, losses, valid):
 
 
 def scale_gradient(
-    gradient: PyTree,
-    factors: Float[Array, " blocks"],
-    usable: Bool[Array, ""],
-    blocks: Sequence[int],
+  gradient: PyTree,
+  factors: Float[Array, " blocks"],
+  usable: Bool[Array, ""],
+  blocks: Sequence[int],
 ) -> PyTree:
   """The clipped gradient in float32; exactly zero if the unit is unusable."""
   leaves, treedef = jax.tree.flatten(gradient)
   return jax.tree.unflatten(
-      treedef,
-      [
-          # A factor of zero is not enough: 0 * nan is nan.
-          jnp.where(usable, factors[block] * leaf.astype(jnp.float32), 0.0)
-          for block, leaf in zip(blocks, leaves)
-      ],
+    treedef,
+    [
+      # A factor of zero is not enough: 0 * nan is nan.
+      jnp.where(usable, factors[block] * leaf.astype(jnp.float32), 0.0)
+      for block, leaf in zip(blocks, leaves)
+    ],
   )
 
 
@@ -164,10 +164,10 @@ def clip_unit(unit, rule, blocks, params, lot, key, scales):
   gradient, losses, aux = unit(params, lot, key)
   norms = block_norms(gradient, blocks)
   factors, norm, usable, nonfinite = unit_factors(
-      rule, norms, scales, losses, lot.valid
+    rule, norms, scales, losses, lot.valid
   )
   clipped = scale_gradient(gradient, factors, usable, blocks)
-  return (clipped, norm) + report(losses, aux, lot.valid) + (nonfinite,)
+  return (clipped, norm, *report(losses, aux, lot.valid), nonfinite)
 
 
 def report(losses, aux, valid):

@@ -1,0 +1,89 @@
+"""Models by name, and the messages for impossible ones."""
+
+import jax
+import pytest
+
+from tests.models import examples
+from trustjax import models
+
+
+def test_names():
+  assert models.model_names() == ("mean_pool", "bilstm", "transformer")
+  for name in models.model_names():
+    assert models.make_model(name, **examples.SIZES).name.startswith(name)
+
+
+def test_unknown_name_lists_the_names():
+  with pytest.raises(ValueError, match=r"'gru'.*'mean_pool', 'bilstm'"):
+    models.make_model("gru", **examples.SIZES)
+
+
+def test_unknown_field_lists_the_fields():
+  with pytest.raises(ValueError, match=r"\['depth'\].*'hidden_dim'"):
+    models.make_model("bilstm", **examples.SIZES, depth=2)
+
+
+@pytest.mark.parametrize(
+  "name, field, value",
+  [
+    ("mean_pool", "dim", 0),
+    ("mean_pool", "window", -1),
+    ("mean_pool", "dropout", 1.0),
+    ("mean_pool", "embedding_scale", 0.0),
+    ("bilstm", "hidden_dim", 0),
+    ("bilstm", "num_layers", 0),
+    ("bilstm", "num_chars", 0),
+    ("bilstm", "char_dim", -3),
+    ("bilstm", "char_out_dim", 0),
+    ("bilstm", "dropout", -0.1),
+    ("transformer", "size", "huge"),
+    ("transformer", "num_heads", 3),
+    ("transformer", "num_heads", 0),
+    ("transformer", "num_layers", 0),
+    ("transformer", "dropout", 2.0),
+  ],
+)
+def test_impossible_fields_are_named(name, field, value):
+  with pytest.raises(ValueError, match=f"{field}: got {value!r}"):
+    models.make_model(name, **examples.SIZES, **{field: value})
+
+
+@pytest.mark.parametrize("name", models.model_names())
+@pytest.mark.parametrize("field", ["vocab_size", "num_intents", "num_slots"])
+def test_impossible_sizes_are_named(name, field):
+  with pytest.raises(ValueError, match=f"{field}: got 0"):
+    models.make_model(name, **(examples.SIZES | {field: 0}))
+
+
+def test_a_bilstm_with_characters_needs_them():
+  model = models.make_model("bilstm", **examples.SIZES, num_chars=11)
+  params = jax.jit(model.init)(jax.random.key(0))
+  record = examples.example()
+  del record["chars"]
+  with pytest.raises(ValueError, match="chars"):
+    model.apply(params, record)
+
+
+def test_too_many_positions_for_the_encoder():
+  model = models.make_model(
+    "transformer", **(examples.SIZES | {"max_length": 5}), dim=4, ff_dim=4
+  )
+  params = jax.jit(model.init)(jax.random.key(0))
+  with pytest.raises(ValueError, match=r"got 7 positions; the model has 5"):
+    model.apply(params, examples.example())
+
+
+@pytest.mark.parametrize(
+  "size, count",
+  [
+    ("tiny", 2 * (12 * 128**2 + 13 * 128)),
+    ("mini", 4 * (12 * 256**2 + 13 * 256)),
+    ("base", 12 * (12 * 768**2 + 13 * 768)),
+  ],
+)
+def test_encoder_sizes(size, count):
+  """Matrices 12 d^2 and vectors 13 d a layer, for ff = 4 d."""
+  model = models.make_model("transformer", **examples.SIZES, size=size)
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  layers = {n: v for n, v in shapes.items() if n.startswith("layer_")}
+  assert models.num_params(layers) == count
