@@ -161,3 +161,30 @@ def test_a_sampling_rate_that_is_not_the_batch_is_refused():
   plan = make_plan()
   with pytest.raises(ValueError, match="mechanism.sampling_rate: got 0.2"):
     plan.replace_mechanism(sampling_rate=0.2)
+
+
+def test_calibrate_meets_the_target_with_the_groups_sensitivity():
+  alone, grouped = make_plan(), make_plan(clip_group_size=10)
+  sigma = alone.calibrate(2.0, 1e-4).mechanism.noise_multiplier
+  found = grouped.calibrate(2.0, 1e-4)
+  assert 1.99 < found.epsilon(1e-4).pld <= 2.0
+  np.testing.assert_allclose(
+    found.mechanism.noise_multiplier, 2 * sigma, rtol=1e-3
+  )
+
+
+@pytest.mark.parametrize("clip_group_size", [1, 10])
+def test_draw_lot_fetches_the_records_of_the_indices(clip_group_size):
+  plan = make_plan(clip_group_size=clip_group_size)
+  examples = {"x": np.arange(1000.0), "y": np.arange(3000).reshape(1000, 3)}
+  lot = plan.draw_lot(examples, seed=3, step=7)
+  drawn = plan.lot_indices(3, 7)
+  np.testing.assert_array_equal(lot.ids, drawn.indices)
+  np.testing.assert_array_equal(lot.valid, drawn.valid)
+  np.testing.assert_array_equal(lot.examples["x"], drawn.indices)
+  np.testing.assert_array_equal(lot.examples["y"][..., 0], 3 * drawn.indices)
+
+
+def test_draw_lot_refuses_arrays_of_other_data():
+  with pytest.raises(ValueError, match=r"examples\['x'\]: got shape \(7,\)"):
+    make_plan().draw_lot({"x": np.zeros(7)}, seed=0, step=0)

@@ -11,9 +11,17 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
-from trustjax.privacy import _engines, _lot, _mechanism, _rules, _sampling
+from trustjax.privacy import (
+  _calibration,
+  _engines,
+  _lot,
+  _mechanism,
+  _rules,
+  _sampling,
+)
 
 PyTree = Any
 # Relative slack when a sampling rate is compared with a batch size.
@@ -167,6 +175,30 @@ class DpSgdPlan:
       self, mechanism=dataclasses.replace(self.mechanism, **changes)
     )
 
+  def calibrate(
+    self, target_epsilon: float, delta: float, *, accountant: str = "pld"
+  ) -> "DpSgdPlan":
+    """The same plan with the least noise whose epsilon meets a target.
+
+    Args:
+      target_epsilon: Epsilon of the whole run, schedule and clip groups
+        included, to stay at or below.
+      delta: In (0, 1).
+      accountant: "pld" or "rdp".
+
+    Returns:
+      The plan with its noise multiplier.
+
+    Raises:
+      ValueError: No noise multiplier up to 10,000 reaches the target.
+    """
+    return dataclasses.replace(
+      self,
+      mechanism=_calibration.calibrate_noise_multiplier(
+        self.mechanism, target_epsilon, delta, accountant=accountant
+      ),
+    )
+
   @property
   def expected_units(self) -> float:
     """Clip units that a lot is divided by: groups, or expected records."""
@@ -229,6 +261,42 @@ class DpSgdPlan:
       )
     return _sampling.poisson_lot(
       capacity_multiple=capacity_multiple, **addressed
+    )
+
+  def draw_lot(
+    self,
+    examples: PyTree,
+    seed: int,
+    step: int,
+    *,
+    capacity_multiple: int = 8,
+  ) -> _lot.Lot:
+    """Draws the lot of a step and fetches its records.
+
+    Args:
+      examples: Pytree of host arrays, each with leading axis [num_records].
+      seed: Seed of the run.
+      step: Step, from 0.
+      capacity_multiple: As in `lot_indices`.
+
+    Returns:
+      The lot, with leading axes [slots] or [groups, slots].
+
+    Raises:
+      ValueError: An array does not hold this plan's number of records.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(examples):
+      if np.shape(leaf)[:1] != (self.num_records,):
+        raise ValueError(
+          f"examples{jax.tree_util.keystr(path)}: got shape"
+          f" {np.shape(leaf)}; the leading axis must be the plan's"
+          f" {self.num_records} records"
+        )
+    drawn = self.lot_indices(seed, step, capacity_multiple=capacity_multiple)
+    return _lot.Lot(
+      examples=jax.tree.map(lambda leaf: leaf[drawn.indices], examples),
+      valid=drawn.valid,
+      ids=drawn.indices,
     )
 
   def _in_groups(self, lot):
