@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import app, flags
 
-from experiments import _config_flags
+from experiments import _config_flags, _console
 from trustjax import privacy, reporting
 
 Config = _config_flags.Config
@@ -303,8 +303,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 
 def main(argv: Sequence[str]) -> None:
   """Runs the binary, with errors in one line."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+  _console.check_arguments(argv)
   try:
     run(_CONFIG.value, pathlib.Path(_WORKDIR.value))
   except (ValueError, OSError) as error:

@@ -18,9 +18,15 @@ import time
 from collections.abc import Sequence
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 
-from experiments import _arm_training, _arms, _config_flags, _study_record
+from experiments import (
+  _arm_training,
+  _arms,
+  _config_flags,
+  _console,
+  _study_record,
+)
 from trustjax import data, models, reporting, training
 
 _DEFAULT = str(
@@ -198,11 +204,8 @@ def _use_compilation_cache():
 
 def main(argv: Sequence[str]) -> None:
   """Runs the study, with errors in one line and Ctrl-C as a pause."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+  _console.check_arguments(argv)
   _use_compilation_cache()
-  if not flags.FLAGS["verbosity"].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
   try:
     run(_CONFIG.value, pathlib.Path(_WORKDIR.value))
   except _arm_training.Stopped as stopped:

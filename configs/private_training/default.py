@@ -93,6 +93,7 @@ def get_config() -> ml_collections.ConfigDict:
       "window": config_dict.placeholder(int),  # mean_pool
       "embedding_scale": config_dict.placeholder(float),  # mean_pool
       "hidden_dim": config_dict.placeholder(int),  # bilstm
+      "skip": config_dict.placeholder(bool),  # bilstm
       "num_layers": config_dict.placeholder(int),  # bilstm, transformer
       "char_dim": config_dict.placeholder(int),  # bilstm with max_chars
       "char_out_dim": config_dict.placeholder(int),  # bilstm with max_chars

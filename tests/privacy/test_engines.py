@@ -495,7 +495,13 @@ class TestBadInput:
 
 def test_auto_says_why():
   small = privacy.choose_engine({"w": jnp.zeros((10, 10))}, 64)
-  assert (small.engine, small.chunk_size) == ("vmap", 64)
-  big = privacy.choose_engine({"w": np.zeros((5000, 4000))}, 64)
+  assert (small.engine, small.chunk_size) == ("vmap", 16)
+  groups = privacy.choose_engine(
+    {"w": jnp.zeros((10, 10))}, 8, slots_per_unit=12
+  )
+  assert (groups.engine, groups.chunk_size) == ("vmap", 2)
+  big = privacy.choose_engine(
+    {"w": jax.ShapeDtypeStruct((20000, 10000), jnp.float32)}, 64
+  )
   assert (big.engine, big.chunk_size) == ("scan", 1)
-  assert "76.3 MiB" in big.reason and "64 MiB" in big.reason
+  assert "762.9 MiB" in big.reason and "512 MiB" in big.reason

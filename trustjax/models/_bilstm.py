@@ -75,19 +75,23 @@ def _advance(state, projected, kernel, mask):
 class _BiLstmTagger(nnx.Module):
   """Words (and characters), BiLSTM layers, joint head."""
 
-  def __init__(self, sizes, char_sizes, rates, rngs):
+  def __init__(self, sizes, char_sizes, rates, skip, rngs):
     vocab_size, num_intents, num_slots, dim, hidden_dim, num_layers = sizes
     self.words = nnx.Embed(vocab_size, dim, rngs=rngs)
     self.chars = (
       _char_cnn.CharCnn(*char_sizes, rngs=rngs) if char_sizes else None
     )
     dim += char_sizes[-1] if char_sizes else 0
+    skipped = dim if skip else 0
     self.num_layers = num_layers
     for i in range(num_layers):
       setattr(self, f"lstm_{i}", BiLstm(dim, hidden_dim, rngs=rngs))
       dim = 2 * hidden_dim
-    self.head = _heads.JointHead(dim, num_intents, num_slots, rngs=rngs)
+    self.head = _heads.JointHead(
+      dim + skipped, num_intents, num_slots, rngs=rngs
+    )
     self.rates = rates
+    self.skip = skip
 
   def embed(self, example):
     words = self.words(example["tokens"])
@@ -102,9 +106,12 @@ class _BiLstmTagger(nnx.Module):
 
   def encode(self, embeddings, mask, key):
     keys = [None] * 2 if key is None else jax.random.split(key)
-    hidden = _model.dropout(embeddings, self.rates, keys[0])
+    embeddings = _model.dropout(embeddings, self.rates, keys[0])
+    hidden = embeddings
     for i in range(self.num_layers):
       hidden = getattr(self, f"lstm_{i}")(hidden, mask)
+    if self.skip:
+      hidden = jnp.concatenate([hidden, embeddings], axis=-1)
     hidden = _model.dropout(hidden, self.rates, keys[1])
     return jnp.where(mask[:, None], hidden, 0.0)
 
@@ -124,6 +131,7 @@ def bilstm_tagger(
   hidden_dim: int = 100,
   num_layers: int = 1,
   dropout: float = 0.0,
+  skip: bool = False,
   num_chars: int | None = None,
   char_dim: int = 16,
   char_out_dim: int = 32,
@@ -138,6 +146,9 @@ def bilstm_tagger(
     hidden_dim: Width of each direction.
     num_layers: BiLSTM layers.
     dropout: Rate on embeddings and on the last hidden states.
+    skip: Show the head the embeddings beside the hidden states: the intent is
+      then read off a bag of words as well, which learns sooner and survives
+      more noise.
     num_chars: Size of the character alphabet with padding; None reads no
       characters.
     char_dim: Width of a character embedding.
@@ -165,5 +176,5 @@ def bilstm_tagger(
   chars = None if num_chars is None else (num_chars, char_dim, char_out_dim)
   return _model.model_from_module(
     "bilstm" if chars is None else "bilstm_char",
-    lambda rngs: _BiLstmTagger(sizes, chars, dropout, rngs),
+    lambda rngs: _BiLstmTagger(sizes, chars, dropout, skip, rngs),
   )

@@ -92,6 +92,9 @@ def _add_to_blocks(key, tree, blocks, scales):
   """
   leaves, treedef = jax.tree.flatten(tree)
   normals = _normals.standard_normals(key, sum(leaf.size for leaf in leaves))
+  # Without the barrier the draw is fused into every leaf's slice, where the
+  # index arithmetic of its shape undoes the vectorised hash.
+  normals = jax.lax.optimization_barrier(normals)
   noised, start = [], 0
   for block, leaf in zip(blocks, leaves):
     part = jnp.reshape(normals[start : start + leaf.size], leaf.shape)

@@ -109,13 +109,13 @@ def train(
       lot = draw_lot(step)
       began = time.perf_counter()
       state, metrics = step_fn(state, lot, key)
-      metrics = jax.device_get(metrics)
+      seen = jax.device_get(_by_name(metrics))
       seconds.append(time.perf_counter() - began)
-      nonfinite += int(metrics.num_nonfinite)
+      nonfinite += int(seen["num_nonfinite"])
       done = step + 1
-      progress(done, f"loss {metrics.loss:.3f}")
+      progress(done, f"loss {seen['loss']:.3f}")
       if writer and (done % options.log_every == 0):
-        writer.write(done, _named(metrics))
+        writer.write(done, {f"train/{k}": v for k, v in seen.items()})
       if evaluate and writer and _due(done, options):
         writer.write(done, evaluate(state.params))
       if stop.requested:
@@ -147,8 +147,8 @@ def _save(checkpointer, state, elapsed):
     checkpointer.save(state, elapsed)
 
 
-def _named(metrics):
+def _by_name(metrics):
   return {
-    f"train/{field.name}": getattr(metrics, field.name)
+    field.name: getattr(metrics, field.name)
     for field in dataclasses.fields(metrics)
   }

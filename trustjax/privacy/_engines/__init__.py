@@ -93,7 +93,11 @@ def clipped_grad(
     _check_axes(lot, grouped)
     name, size = engine, chunk_size
     if name == "auto":
-      choice = _choose.choose_engine(params, lot.valid.shape[0])
+      choice = _choose.choose_engine(
+        params,
+        lot.valid.shape[0],
+        slots_per_unit=lot.valid.shape[1] if grouped else 1,
+      )
       name = choice.engine if size is None else "vmap"
       size = choice.chunk_size if size is None else size
     run = _ENGINES[name](loss_fn, rule, grouped, size)

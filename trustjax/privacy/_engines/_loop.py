@@ -41,6 +41,7 @@ def loop_engine(loss_fn, rule, grouped, chunk_size, *, compiled: bool = True):
   one = compiled_unit if compiled else eager_unit
 
   def run(params, lot: _lot.Lot, key, clip_state) -> _lot.ClippedGrads:
+    lot = jax.tree.map(jnp.asarray, lot)  # A host lot's rows are scalars.
     blocks = rule.blocks(params)
     scales = rule.scales(clip_state, params)
     total = _unit.zeros_like_sum(params)

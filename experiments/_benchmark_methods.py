@@ -1,0 +1,279 @@
+"""The methods that a step benchmark races, all on one model and one batch.
+
+Every method is a whole training step: gradients, and where it says so clipping
+and noise, then Adam. Names:
+
+  non_private, non_private_chunk<n>   mean gradient, whole or accumulated
+  non_private_noise                   the same with the noise of a private step
+  dp_sgd_<engine>[_chunk<n>]          per-record clipping by an engine
+  edp_sgd_m<m>                        clip groups of m records
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from trustjax import models, privacy, training
+
+# Steps that a plan sets noise aside for; no race takes as many.
+_MOST_STEPS = 10_000
+_SAMPLING_RATE = 1 / 50
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+  """A model and a batch of full-length synthetic records.
+
+  Attributes:
+    name: Of the model.
+    batch_size: Records of a full batch, and expected records of a drawn lot.
+    examples: Pool of records, arrays with leading axis [num_records].
+    params: Initial parameters.
+    loss_fn: Loss of one record.
+  """
+
+  name: str
+  batch_size: int
+  examples: dict[str, np.ndarray]
+  params: Any
+  loss_fn: Callable
+
+  @property
+  def key(self) -> str:
+    """Prefix of the setting's results."""
+    return f"{self.name}_B{self.batch_size}"
+
+  @property
+  def num_records(self) -> int:
+    """Records in the pool."""
+    return len(self.examples["intent"])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+  """One way to take a step.
+
+  Attributes:
+    name: Its name in tables and results.
+    init: Parameters to train state.
+    step: `(state, lot, key) -> (state, metrics)`.
+    full_lot: A lot without padding.
+    draw: Step to a drawn lot; None where lots are not drawn.
+    on_host: Whether the step is a Python loop and cannot be compiled whole.
+  """
+
+  name: str
+  init: Callable
+  step: Callable
+  full_lot: privacy.Lot
+  draw: Callable[[int], privacy.Lot] | None = None
+  on_host: bool = False
+
+
+def make_setting(
+  name: str,
+  batch_size: int,
+  *,
+  vocab_size: int,
+  length: int,
+  num_intents: int,
+  num_slots: int,
+  **fields: Any,
+) -> Setting:
+  """Builds a model and records for it; words are Zipf distributed.
+
+  Args:
+    name: Model, as `models.make_model` knows it.
+    batch_size: Records of a batch.
+    vocab_size: Rows of the word table.
+    length: Positions of a record, all of them used.
+    num_intents: Intents.
+    num_slots: Slot labels.
+    **fields: Further fields of the model.
+
+  Returns:
+    The setting, the same whenever it is built.
+
+  Raises:
+    ValueError: A field is impossible.
+  """
+  if batch_size < 1:
+    raise ValueError(f"batch_sizes: got {batch_size}; each must be at least 1")
+  model = models.make_model(
+    name,
+    vocab_size=vocab_size,
+    num_intents=num_intents,
+    num_slots=num_slots,
+    max_length=length,
+    **fields,
+  )
+  rng = np.random.default_rng(0)
+  records = round(batch_size / _SAMPLING_RATE)
+  frequency = 1.0 / np.arange(1, vocab_size + 1)
+  shape = (records, length)
+  words = rng.choice(vocab_size, size=shape, p=frequency / frequency.sum())
+  return Setting(
+    name=model.name,
+    batch_size=batch_size,
+    examples={
+      "tokens": words.astype(np.int32),
+      "mask": np.ones(shape, bool),
+      "intent": rng.integers(num_intents, size=records, dtype=np.int32),
+      "slots": rng.integers(num_slots, size=shape, dtype=np.int32),
+    },
+    params=model.init(jax.random.key(0)),
+    loss_fn=models.losses.joint_loss(model),
+  )
+
+
+def make_methods(
+  setting: Setting,
+  *,
+  engines: Sequence[str],
+  chunk_sizes: Sequence[int],
+  group_sizes: Sequence[int],
+) -> tuple[Method, ...]:
+  """Builds every method of a setting.
+
+  Args:
+    setting: Model and batch.
+    engines: Clipping engines to race.
+    chunk_sizes: Records at a time, for the non-private step and for engines
+      that take chunks; those that do not divide the batch are left out.
+    group_sizes: Sizes of clip groups.
+
+  Returns:
+    The methods, non-private ones first.
+
+  Raises:
+    ValueError: An engine is unknown, or a group size does not divide the
+      batch.
+  """
+  unknown = sorted(set(engines) - set(privacy.ENGINES))
+  if unknown:
+    raise ValueError(
+      f"engines: got {unknown}; allowed are {list(privacy.ENGINES)}"
+    )
+  for size in group_sizes:
+    if size < 2 or setting.batch_size % size:
+      raise ValueError(
+        f"group_sizes: got {size}; each must be at least 2 and divide the"
+        f" batch of {setting.batch_size}"
+      )
+  chunks = [c for c in chunk_sizes if setting.batch_size % c == 0]
+  methods = [_non_private(setting, chunk) for chunk in (None, *chunks)]
+  methods.append(_non_private_noise(setting))
+  for engine in engines:
+    takes_chunks = engine not in ("loop", "loop_eager", "scan", "auto")
+    for chunk in (None, *chunks) if takes_chunks else (None,):
+      methods.append(_dp_sgd(setting, engine, chunk))
+  methods += [_edp_sgd(setting, size) for size in group_sizes]
+  return tuple(methods)
+
+
+def _optimizer():
+  return optax.adam(1e-3)
+
+
+def _plan(setting, clip_group_size=1):
+  return privacy.DpSgdPlan.make(
+    num_records=setting.num_records,
+    expected_batch_size=setting.batch_size,
+    rule=privacy.ThresholdClip(clip_norm=1.0),
+    clip_group_size=clip_group_size,
+    num_steps=_MOST_STEPS,
+    noise_multiplier=1.0,
+  )
+
+
+def _full_lot(setting, clip_group_size=1):
+  """The first records of the pool, every slot taken."""
+  ids = np.arange(setting.batch_size, dtype=np.int32)
+  if clip_group_size > 1:
+    ids = ids.reshape(-1, clip_group_size)
+  return privacy.Lot(
+    examples={name: leaf[ids] for name, leaf in setting.examples.items()},
+    valid=np.ones(ids.shape, bool),
+    ids=ids,
+  )
+
+
+def _named(name, chunk):
+  return name if chunk is None else f"{name}_chunk{chunk}"
+
+
+def _non_private(setting, chunk):
+  init, step = training.make_step(
+    setting.loss_fn, _optimizer(), chunk_size=chunk
+  )
+  return Method(
+    name=_named("non_private", chunk),
+    init=init,
+    step=step,
+    full_lot=_full_lot(setting),
+  )
+
+
+def _non_private_noise(setting):
+  """What a private step would cost if clipping were free."""
+  plan = _plan(setting)
+  noise = privacy.add_noise(plan)
+  key = jax.random.key(0)
+
+  def update(updates, state, params=None):
+    # Noise goes on a sum; the mean gradient is one over the expected batch.
+    total = jax.tree.map(lambda leaf: leaf * plan.expected_units, updates)
+    step_key = jax.random.fold_in(key, state.step)
+    return noise.update(total, state, params, key=step_key)
+
+  optimizer = optax.chain(
+    optax.GradientTransformation(noise.init, update), _optimizer()
+  )
+  init, step = training.make_step(setting.loss_fn, optimizer)
+  return Method(
+    name="non_private_noise",
+    init=init,
+    step=step,
+    full_lot=_full_lot(setting),
+  )
+
+
+def _dp_sgd(setting, engine, chunk):
+  plan = _plan(setting)
+  init, step = training.make_private_step(
+    setting.loss_fn, _optimizer(), plan, engine=engine, chunk_size=chunk
+  )
+  return Method(
+    name=_named(f"dp_sgd_{engine}", chunk),
+    init=init,
+    step=step,
+    full_lot=_full_lot(setting),
+    draw=_drawer(setting, plan, chunk),
+    on_host=engine in privacy.HOST_ENGINES,
+  )
+
+
+def _edp_sgd(setting, size):
+  plan = _plan(setting, size)
+  init, step = training.make_private_step(setting.loss_fn, _optimizer(), plan)
+  return Method(
+    name=f"edp_sgd_m{size}",
+    init=init,
+    step=step,
+    full_lot=_full_lot(setting, size),
+    draw=_drawer(setting, plan, None),
+  )
+
+
+def _drawer(setting, plan, chunk):
+  return functools.partial(
+    plan.draw_lot,
+    setting.examples,
+    0,
+    capacity_multiple=32 if chunk is None else chunk,
+  )
