@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import _arms
+from experiments import _arms, _console
 from trustjax import data, models, privacy, reporting, training
 
 # What the root keys of a run are drawn for.
@@ -37,10 +37,6 @@ class Task:
   describe: dict[str, Any]
 
 
-class Stopped(Exception):  # noqa: N818
-  """Ctrl-C: everything is saved, the study is not finished."""
-
-
 def root_key(seed: int, purpose: int) -> jax.Array:
   """The key of a purpose, addressed by the run's seed."""
   return jax.random.fold_in(jax.random.key(seed), purpose)
@@ -51,19 +47,19 @@ def draw_lot(task: Task, arm: _arms.Arm, seed: int, step: int) -> privacy.Lot:
 
   Without a plan, batches are cut from a fresh permutation of each epoch.
   """
-  if arm.plan is None:
-    drawn = privacy.shuffled_lot(
-      num_records=task.corpus.num_train,
-      batch_size=arm.batch_size,
-      seed=seed,
-      step=step,
+  examples = task.corpus.train
+  if arm.plan is not None:
+    return arm.plan.draw_lot(
+      examples, seed, step, capacity_multiple=arm.chunk_size or 32
     )
-  else:
-    drawn = arm.plan.lot_indices(
-      seed, step, capacity_multiple=arm.chunk_size or 32
-    )
+  drawn = privacy.shuffled_lot(
+    num_records=task.corpus.num_train,
+    batch_size=arm.batch_size,
+    seed=seed,
+    step=step,
+  )
   return privacy.Lot(
-    examples=data.gather(task.corpus.train, drawn.indices),
+    examples=data.gather(examples, drawn.indices),
     valid=drawn.valid,
     ids=drawn.indices,
   )
@@ -104,7 +100,7 @@ def run_arm(
     Scores on the test split and times, by name.
 
   Raises:
-    Stopped: Ctrl-C.
+    _console.Stopped: Ctrl-C.
     training.CheckpointError: The folder belongs to another run.
   """
   identity = arm.describe() | task.describe | {"seed": seed}
@@ -132,7 +128,7 @@ def run_arm(
     )
   checkpointer.close()
   if not result.completed:
-    raise Stopped(
+    raise _console.Stopped(
       f"stopped after step {int(result.state.step)} of {options.num_steps} of"
       f" {arm.name}, seed {seed}; all is saved in {folder}"
     )

@@ -171,12 +171,7 @@ def _private(config, num_records, name, *, target=None, sigma=None):
     schedule=_schedule(special.schedule, num_records, private),
   )
   if target is not None:
-    plan = dataclasses.replace(
-      plan,
-      mechanism=privacy.calibrate_noise_multiplier(
-        plan.mechanism, target, config.delta
-      ),
-    )
+    plan = plan.calibrate(target, config.delta)
   return Arm(
     name=name,
     plan=plan,
@@ -192,6 +187,7 @@ def _private(config, num_records, name, *, target=None, sigma=None):
 def _schedule(fields, num_records, private):
   """The noise schedule; without a period it changes once an epoch."""
   fields = given(fields)
-  epoch = max(1, round(num_records / private.expected_batch_size))
-  fields.setdefault("period", epoch)
+  # An impossible batch size is refused by the plan, which names it.
+  epoch = round(num_records / max(1, private.expected_batch_size))
+  fields.setdefault("period", max(1, epoch))
   return privacy.NoiseSchedule(**fields)

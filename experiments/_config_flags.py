@@ -10,6 +10,9 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+# Flags defined here belong to the binary that calls, and show in its --help.
+flags.disclaim_key_flags()
+
 # A ConfigDict, whose own annotations say that any field may be anything.
 Config = Any
 

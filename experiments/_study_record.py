@@ -19,7 +19,7 @@ _COLUMNS = (
     "epsilon_naive", "naive epsilon: not a guarantee", format=".3f"
   ),
   reporting.Column("noise_multiplier", "sigma", format=".4f"),
-  reporting.Column("seconds_per_step", "time per step", "s"),
+  reporting.Column("seconds_per_step", "time per step", "s", format=".4f"),
   reporting.Column("train_seconds", "training", "s", format=".1f"),
 )
 
@@ -94,7 +94,10 @@ def make_results(
 def _measure(results, arm, name, by_seed):
   key = f"{arm.name}/{name}"
   found = [scores[name] for scores in by_seed if name in scores]
-  if found:
+  if found and name in _TIMES:
+    # The median: one seed that shared the machine must not speak for all.
+    results.measure(key, reporting.bootstrap_median(found))
+  elif found:
     results.measure(key, reporting.mean_interval(found))
   elif name in _SCORES and arm.name == "dp_sgd_loop":
     results.set(key, None, reason="a few timed steps are not a training run")

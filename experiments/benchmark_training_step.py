@@ -14,12 +14,9 @@ sampler, whose padding is part of the price of privacy.
 import datetime
 import pathlib
 import platform
-import sys
-from collections.abc import Sequence
 from typing import Any
 
 import jax
-from absl import app, flags
 
 from experiments import (
   _benchmark_clock,
@@ -29,16 +26,6 @@ from experiments import (
 )
 from trustjax import reporting, training
 
-_DEFAULT = str(
-  pathlib.Path(__file__).parent.parent
-  / "configs/benchmark_training_step/default.py"
-)
-_CONFIG = _config_flags.define_config(
-  _DEFAULT, "Race to run; fields are set with --config.FIELD=VALUE."
-)
-_WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/benchmark_training_step", "Folder for results."
-)
 _LOOPS = ("dp_sgd_loop", "dp_sgd_loop_eager")
 _COLUMNS = (
   reporting.Column("setting"),
@@ -232,14 +219,9 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   print(f"\nFiles: {workdir}/results.json, table.md, table.csv, figures/")
 
 
-def main(argv: Sequence[str]) -> None:
-  """Runs the race, with errors in one line."""
-  _console.check_arguments(argv)
-  try:
-    run(_CONFIG.value, pathlib.Path(_WORKDIR.value))
-  except (ValueError, OSError) as error:
-    sys.exit(f"experiments.benchmark_training_step: {error}")
-
-
 if __name__ == "__main__":
-  app.run(main)
+  _console.run_binary(
+    run,
+    default_config="benchmark_training_step/default.py",
+    keep_compiled=False,
+  )

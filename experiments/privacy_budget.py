@@ -12,25 +12,13 @@ in `comparison.mechanisms`; their epsilons are then tabulated side by side.
 
 import math
 import pathlib
-import sys
-from collections.abc import Sequence
 
 import numpy as np
-from absl import app, flags
 
 from experiments import _config_flags, _console
 from trustjax import privacy, reporting
 
 Config = _config_flags.Config
-_DEFAULT = str(
-  pathlib.Path(__file__).parent.parent / "configs/privacy_budget/default.py"
-)
-_CONFIG = _config_flags.define_config(
-  _DEFAULT, "Mechanism; fields are set with --config.FIELD=VALUE."
-)
-_WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/privacy_budget", "Folder for results."
-)
 _UNLIMITED = "without noise no epsilon is finite"
 _BY_GROUPS = "clip_groups"
 _BY_LAYERS = "per_layer_noises"
@@ -301,14 +289,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
   print(f"\nFiles: {workdir}/results.json, table.md, table.csv, figures/")
 
 
-def main(argv: Sequence[str]) -> None:
-  """Runs the binary, with errors in one line."""
-  _console.check_arguments(argv)
-  try:
-    run(_CONFIG.value, pathlib.Path(_WORKDIR.value))
-  except (ValueError, OSError) as error:
-    sys.exit(f"experiments.privacy_budget: {error}")
-
-
 if __name__ == "__main__":
-  app.run(main)
+  _console.run_binary(
+    run, default_config="privacy_budget/default.py", keep_compiled=True
+  )

@@ -11,14 +11,10 @@ which is not a guarantee. Ctrl-C saves; the same command goes on from there.
 """
 
 import json
-import os
 import pathlib
-import sys
 import time
-from collections.abc import Sequence
 
 import jax
-from absl import app, flags
 
 from experiments import (
   _arm_training,
@@ -28,19 +24,6 @@ from experiments import (
   _study_record,
 )
 from trustjax import data, models, reporting, training
-
-_DEFAULT = str(
-  pathlib.Path(__file__).parent.parent / "configs/private_training/default.py"
-)
-_CONFIG = _config_flags.define_config(
-  _DEFAULT, "Study to run; fields are set with --config.FIELD=VALUE."
-)
-_WORKDIR = flags.DEFINE_string(
-  "workdir",
-  "runs/private_training",
-  "Folder for results; a folder that holds this study is continued.",
-)
-_INTERRUPTED = 130  # The shell's exit status of a program ended by Ctrl-C.
 
 
 def make_task(config: _config_flags.Config) -> _arm_training.Task:
@@ -129,7 +112,7 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
     workdir: Where everything is written.
 
   Raises:
-    _arm_training.Stopped: Ctrl-C, with everything saved.
+    _console.Stopped: Ctrl-C, with everything saved.
   """
   as_json = json.loads(json.dumps(config.to_dict()))
   check_workdir(workdir, as_json)
@@ -193,28 +176,7 @@ def _describe(task):
   return "\n".join(lines)
 
 
-def _use_compilation_cache():
-  """Keeps compiled programs between runs; a benchmark would not."""
-  folder = os.environ.get(
-    "JAX_COMPILATION_CACHE_DIR",
-    str(pathlib.Path.home() / ".cache/trustjax/compiled"),
-  )
-  jax.config.update("jax_compilation_cache_dir", folder)
-
-
-def main(argv: Sequence[str]) -> None:
-  """Runs the study, with errors in one line and Ctrl-C as a pause."""
-  _console.check_arguments(argv)
-  _use_compilation_cache()
-  try:
-    run(_CONFIG.value, pathlib.Path(_WORKDIR.value))
-  except _arm_training.Stopped as stopped:
-    print(f"{stopped}\nRun the same command to continue.")
-    sys.exit(_INTERRUPTED)
-  except (ValueError, OSError, training.CheckpointError) as error:
-    # The message says which field or file; a stack trace would bury it.
-    sys.exit(f"experiments.private_training: {error}")
-
-
 if __name__ == "__main__":
-  app.run(main)
+  _console.run_binary(
+    run, default_config="private_training/default.py", keep_compiled=True
+  )

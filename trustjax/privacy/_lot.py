@@ -1,6 +1,7 @@
 """What goes into a clipping engine and what comes out of it."""
 
 import dataclasses
+import typing
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 PyTree = Any
 
 
+@typing.no_type_check  # JAX rebuilds records with placeholders of its own.
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Lot:
@@ -32,6 +34,7 @@ class Lot:
   ids: Int[Array | np.ndarray, "*slots"]
 
 
+@typing.no_type_check  # JAX rebuilds records with placeholders of its own.
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClippedGrads:

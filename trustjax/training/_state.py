@@ -1,6 +1,7 @@
 """What one step of training carries to the next."""
 
 import dataclasses
+import typing
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float, Int
 PyTree = Any
 
 
+@typing.no_type_check  # JAX rebuilds records with placeholders of its own.
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
@@ -31,6 +33,7 @@ class TrainState:
   clip_state: PyTree
 
 
+@typing.no_type_check  # JAX rebuilds records with placeholders of its own.
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepMetrics:
