@@ -6,5 +6,6 @@ Rooms, in the order in which a reader meets them:
   models      taggers and encoders as records of pure functions, task losses
   data        corpora, tokenisation, fixed-shape arrays
   training    train state, step builder, loop, checkpoints
+  fairness    association, likelihood, error gaps, generation, sensitivity
   reporting   result records, intervals, tables, figures
 """

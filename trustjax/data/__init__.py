@@ -14,6 +14,10 @@ Its pieces, which can be used alone:
   Vocabulary, build_vocabulary, load_vocabulary      words
   WordpieceTokenizer, load_wordpiece                 wordpieces of BERT
   encode_split, count_truncation, CHARACTERS         arrays
+  swap_gender, swap_pieces, gender_lexicon           counterfactual texts
+  association_words, fill_templates                  word sets of WEAT and SEAT
+  read_stereoset, read_crows_pairs, read_bold,
+  read_hatexplain, read_madlibs                      public fairness sets
 
 The TFDS builders of SNIPS, ATIS, NLU-Evaluation, CLINC150 and Banking77 are in
 `trustjax.data.tfds_builders`, imported on demand because TFDS is slow to
@@ -35,6 +39,29 @@ from trustjax.data._encoding import count_truncation as count_truncation
 from trustjax.data._encoding import encode_split as encode_split
 from trustjax.data._encoding import encoded_length as encoded_length
 from trustjax.data._encoding import gather as gather
+from trustjax.data._fairness_sets import HATE_LABELS as HATE_LABELS
+from trustjax.data._fairness_sets import STEREOSET_DOMAINS as STEREOSET_DOMAINS
+from trustjax.data._fairness_sets import BoldPrompt as BoldPrompt
+from trustjax.data._fairness_sets import CrowsPair as CrowsPair
+from trustjax.data._fairness_sets import HatePost as HatePost
+from trustjax.data._fairness_sets import MadlibsText as MadlibsText
+from trustjax.data._fairness_sets import StereoSetCluster as StereoSetCluster
+from trustjax.data._fairness_sets import (
+  most_frequent_communities as most_frequent_communities,
+)
+from trustjax.data._fairness_sets import read_bold as read_bold
+from trustjax.data._fairness_sets import read_crows_pairs as read_crows_pairs
+from trustjax.data._fairness_sets import read_hatexplain as read_hatexplain
+from trustjax.data._fairness_sets import read_madlibs as read_madlibs
+from trustjax.data._fairness_sets import read_stereoset as read_stereoset
+from trustjax.data._gender_lexicon import GenderLexicon as GenderLexicon
+from trustjax.data._gender_lexicon import gender_lexicon as gender_lexicon
+from trustjax.data._gender_swap import AMBIGUITIES as AMBIGUITIES
+from trustjax.data._gender_swap import SwappedText as SwappedText
+from trustjax.data._gender_swap import rule_roles as rule_roles
+from trustjax.data._gender_swap import split_pieces as split_pieces
+from trustjax.data._gender_swap import swap_gender as swap_gender
+from trustjax.data._gender_swap import swap_pieces as swap_pieces
 from trustjax.data._load import dataset_help as dataset_help
 from trustjax.data._load import dataset_names as dataset_names
 from trustjax.data._load import load_corpus as load_corpus
@@ -44,5 +71,9 @@ from trustjax.data._synthetic import synthetic_corpus as synthetic_corpus
 from trustjax.data._vocabulary import Vocabulary as Vocabulary
 from trustjax.data._vocabulary import build_vocabulary as build_vocabulary
 from trustjax.data._vocabulary import load_vocabulary as load_vocabulary
+from trustjax.data._word_sets import SENTENCE_TEMPLATES as SENTENCE_TEMPLATES
+from trustjax.data._word_sets import AssociationWords as AssociationWords
+from trustjax.data._word_sets import association_words as association_words
+from trustjax.data._word_sets import fill_templates as fill_templates
 from trustjax.data._wordpiece import WordpieceTokenizer as WordpieceTokenizer
 from trustjax.data._wordpiece import load_wordpiece as load_wordpiece
