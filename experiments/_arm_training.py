@@ -83,6 +83,7 @@ def build(task: Task, arm: _arms.Arm):
 def run_arm(
   task: Task,
   arm: _arms.Arm,
+  built: tuple[Callable, Callable],
   seed: int,
   folder: pathlib.Path,
   options: training.LoopOptions,
@@ -92,6 +93,7 @@ def run_arm(
   Args:
     task: What all arms share.
     arm: The arm.
+    built: From `build`; seeds share it, so that they compile once.
     seed: Seed of initialisation, lots and noise.
     folder: Where its metrics, checkpoints and scores live.
     options: Of the loop.
@@ -107,7 +109,7 @@ def run_arm(
   finished = folder / "scores.json"
   if finished.exists():
     return _finished_scores(finished, identity)
-  init, step = build(task, arm)
+  init, step = built
   state = init(task.model.init(root_key(seed, _INIT)))
   checkpointer = training.Checkpointer(
     folder / "checkpoints", identity=identity

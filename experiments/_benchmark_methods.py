@@ -137,6 +137,7 @@ def make_methods(
   engines: Sequence[str],
   chunk_sizes: Sequence[int],
   group_sizes: Sequence[int],
+  drawn: Sequence[str] = ("",),
 ) -> tuple[Method, ...]:
   """Builds every method of a setting.
 
@@ -146,13 +147,14 @@ def make_methods(
     chunk_sizes: Records at a time, for the non-private step and for engines
       that take chunks; those that do not divide the batch are left out.
     group_sizes: Sizes of clip groups.
+    drawn: How the names of the private methods begin that may draw lots.
 
   Returns:
     The methods, non-private ones first.
 
   Raises:
-    ValueError: An engine is unknown, or a group size does not divide the
-      batch.
+    ValueError: An engine is unknown, a group size does not divide the batch,
+      or an entry of `drawn` begins no name.
   """
   unknown = sorted(set(engines) - set(privacy.ENGINES))
   if unknown:
@@ -173,7 +175,24 @@ def make_methods(
     for chunk in (None, *chunks) if takes_chunks else (None,):
       methods.append(_dp_sgd(setting, engine, chunk))
   methods += [_edp_sgd(setting, size) for size in group_sizes]
-  return tuple(methods)
+  return _drawing_only(methods, tuple(drawn))
+
+
+def _drawing_only(methods, drawn):
+  """The methods, of which only those whose names begin like that draw lots."""
+  private = [method.name for method in methods if method.draw is not None]
+  for start in drawn:
+    if private and not any(name.startswith(start) for name in private):
+      raise ValueError(
+        f"drawn: got {start!r}, which begins no name; private methods are"
+        f" {private}"
+      )
+  return tuple(
+    method
+    if method.name.startswith(drawn)
+    else dataclasses.replace(method, draw=None)
+    for method in methods
+  )
 
 
 def _optimizer():

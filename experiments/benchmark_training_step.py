@@ -26,7 +26,11 @@ from experiments import (
 )
 from trustjax import reporting, training
 
-_LOOPS = ("dp_sgd_loop", "dp_sgd_loop_eager")
+# The per-record loops, and the measure of how much faster a method is.
+_LOOPS = {
+  "dp_sgd_loop": "speedup_over_loop",
+  "dp_sgd_loop_eager": "speedup_over_loop_eager",
+}
 _COLUMNS = (
   reporting.Column("setting"),
   reporting.Column("method"),
@@ -36,6 +40,8 @@ _COLUMNS = (
   reporting.Column("padding_share", "padding", format=".0%"),
   reporting.Column("compile_seconds", "compile", "s", format=".1f"),
   reporting.Column("temp_mib", "temporary memory", "MiB", format=".0f"),
+  reporting.Column("speedup_over_loop", "faster than loop", "×"),
+  reporting.Column("speedup_over_loop_eager", "than eager loop", "×"),
 )
 
 
@@ -107,6 +113,14 @@ def record(
         reporting.mean_interval(timing.drawn_ratios),
       )
       results.set(f"{key}/padding_share", timing.padding_share)
+    for loop, measure in _LOOPS.items():
+      if loop in seconds:
+        results.measure(
+          f"{key}/{measure}",
+          reporting.bootstrap_ratio_of_medians(
+            seconds[loop], timing.seconds, paired=name == loop
+          ),
+        )
     host = "the step runs on the host and is not compiled as one program"
     results.set(f"{key}/compile_seconds", timing.compile_seconds, reason=host)
     results.set(f"{key}/temp_bytes", timing.temp_bytes, reason=host)
@@ -120,7 +134,7 @@ def make_table(results: reporting.Results) -> reporting.Table:
     prefix = key.removesuffix(suffix)
     setting, _, method = prefix.rpartition("/")
     row: dict[str, Any] = {"setting": setting, "method": method}
-    for column in _COLUMNS[2:-1]:
+    for column in _COLUMNS[2:]:
       if f"{prefix}/{column.key}" in results:
         row[column.key] = _cell(results, f"{prefix}/{column.key}")
     memory = results[f"{prefix}/temp_bytes"]
@@ -174,6 +188,7 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
       engines=fields.get("engines", config.engines),
       chunk_sizes=config.chunk_sizes,
       group_sizes=config.group_sizes,
+      drawn=config.drawn,
     )
     for setting, fields in zip(settings, config.settings, strict=True)
   ]

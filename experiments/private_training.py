@@ -122,6 +122,7 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   reporting.write_config(workdir, as_json)
   scores: dict[str, list[dict[str, float]]] = {}
   for arm in arms:
+    built = _arm_training.build(task, arm)
     for seed in range(config.seed, config.seed + config.num_seeds):
       began = time.perf_counter()
       if arm.name == "dp_sgd_loop":
@@ -130,7 +131,12 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
         found = _loop_scores(task, arms, arm, seed, config)
       else:
         found = _arm_training.run_arm(
-          task, arm, seed, _folder(workdir, arm, seed), _options(config, arm)
+          task,
+          arm,
+          built,
+          seed,
+          _folder(workdir, arm, seed),
+          _options(config, arm),
         )
       scores.setdefault(arm.name, []).append(found)
       print(

@@ -39,4 +39,5 @@ def get_config() -> ml_collections.ConfigDict:
   config.chunk_sizes = (8, 16, 32)
   config.group_sizes = (8, 32)
   config.num_lots = 100
+  config.drawn = ("dp_sgd_auto", "edp_sgd")
   return config

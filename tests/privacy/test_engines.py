@@ -1,5 +1,7 @@
 """The contract that every clipping engine must pass."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -442,6 +444,73 @@ def test_chunks_behind_the_last_record_are_not_run():
   jax.block_until_ready(got)
   jax.effects_barrier()
   assert len(calls) == 4
+
+
+@pytest.mark.parametrize("filled", [(0, 3), (8, 12)])
+@pytest.mark.parametrize(("engine", "chunk"), ENGINES[1:])
+def test_groups_with_empty_last_slots_equal_the_loop(engine, chunk, filled):
+  """Groups of 12 slots run on 8 where no record sits behind."""
+  lot = as_groups(network_lot(num_valid=0, slots=24), 12)
+  valid = np.arange(12) < np.array(filled)[:, None]
+  lot = dataclasses.replace(lot, valid=jnp.asarray(valid))
+  args = (network, privacy.AutoClip(), network_params(), lot)
+  got = clipped(*args, engine, chunk and 1, 8)
+  want = clipped(*args, "loop", None, 8)
+  chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_hole_in_a_group_is_not_its_end():
+  lot = as_groups(network_lot(num_valid=0, slots=12), 12)
+  valid = np.isin(np.arange(12), [0, 3, 11])[None]
+  lot = dataclasses.replace(lot, valid=jnp.asarray(valid))
+  args = (network, privacy.AutoClip(), network_params(), lot)
+  got = clipped(*args, "scan", None, 8)
+  want = clipped(*args, "loop", None, 8)
+  assert np.count_nonzero(np.asarray(got.losses)) == 3
+  chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("filled", "records"), [((8, 5), 16), ((9, 8), 20), ((0, 0), 0)]
+)
+def test_empty_last_slots_of_groups_are_not_run(filled, records):
+  calls = []
+
+  def counting_loss(params, example, key):
+    jax.debug.callback(lambda _: calls.append(1), example[0])
+    return quadratic(params, example, key)
+
+  lot = gradient_lot(
+    np.ones((24, DIM)),
+    valid=np.arange(12) < np.array(filled)[:, None],
+    groups=(2, 12),
+  )
+  got = clipped(
+    counting_loss,
+    privacy.ThresholdClip(),
+    jnp.zeros(DIM),
+    lot,
+    "scan",
+    None,
+    8,
+  )
+  jax.block_until_ready(got)
+  jax.effects_barrier()
+  assert len(calls) == records
+
+
+def test_the_loop_compiles_its_unit_once():
+  traces = []
+
+  def loss_fn(params, example, key):
+    traces.append(1)
+    return quadratic(params, example, key)
+
+  lot = gradient_lot(np.ones((SLOTS, DIM)))
+  fn = privacy.clipped_grad(loss_fn, privacy.ThresholdClip(), engine="loop")
+  for _ in range(3):
+    fn(jnp.zeros(DIM), lot, jax.random.key(0), ())
+  assert len(traces) == 1
 
 
 def test_one_program_serves_every_lot():

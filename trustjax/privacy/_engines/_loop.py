@@ -29,16 +29,7 @@ def loop_engine(loss_fn, rule, grouped, chunk_size, *, compiled: bool = True):
       " so only None or 1 is allowed"
     )
 
-  unit = _unit.make_unit(loss_fn, grouped)
-
-  @functools.partial(jax.jit, static_argnums=0)
-  def compiled_unit(blocks, *arguments):
-    return _unit.clip_unit(unit, rule, blocks, *arguments)
-
-  def eager_unit(blocks, *arguments):
-    return _unit.clip_unit(unit, rule, blocks, *arguments)
-
-  one = compiled_unit if compiled else eager_unit
+  one = _make_one(loss_fn, rule, grouped, compiled)
 
   def run(params, lot: _lot.Lot, key, clip_state) -> _lot.ClippedGrads:
     lot = jax.tree.map(jnp.asarray, lot)  # A host lot's rows are scalars.
@@ -63,3 +54,16 @@ def loop_engine(loss_fn, rule, grouped, chunk_size, *, compiled: bool = True):
     )
 
   return run
+
+
+# Kept, because the engine is built anew for every lot: a loop that compiled its
+# unit in each step would be slower than any loop that somebody has written.
+@functools.lru_cache(maxsize=16)
+def _make_one(loss_fn, rule, grouped, compiled):
+  """Makes `(blocks, params, part, key, scales) -> clip_unit's outputs`."""
+  unit = _unit.make_unit(loss_fn, grouped)
+
+  def one(blocks, *arguments):
+    return _unit.clip_unit(unit, rule, blocks, *arguments)
+
+  return jax.jit(one, static_argnums=0) if compiled else one
