@@ -62,7 +62,7 @@ def hardware() -> str:
 
 
 def check(config: _config_flags.Config) -> None:
-  """Raises ValueError if a count of the config is impossible."""
+  """Raises ValueError if a count or a setting of the config is impossible."""
   for field, least in (("rounds", 2), ("host_rounds", 2), ("num_lots", 0)):
     if config[field] < least:
       raise ValueError(
@@ -70,6 +70,27 @@ def check(config: _config_flags.Config) -> None:
       )
   if not config.settings:
     raise ValueError("config.settings: got none; at least one is needed")
+  for number, fields in enumerate(config.settings):
+    missing = [key for key in ("model", "batch_size") if key not in fields]
+    if missing:
+      raise ValueError(
+        f"config.settings[{number}]: got {dict(fields)}; {missing} are missing"
+      )
+  names = [fields["model"] for fields in config.settings]
+  if config.only and config.only not in names:
+    raise ValueError(
+      f"config.only: got {config.only!r}; the models of config.settings are"
+      f" {names}"
+    )
+
+
+def chosen_settings(config: _config_flags.Config) -> list[dict[str, Any]]:
+  """The fields of the settings to race, in the config's order."""
+  return [
+    dict(fields)
+    for fields in config.settings
+    if config.only in ("", fields["model"])
+  ]
 
 
 def make_settings(
@@ -78,7 +99,7 @@ def make_settings(
   """The models and batch sizes of a config, built in its order."""
   data = config.data.to_dict()
   settings = []
-  for fields in config.settings:
+  for fields in chosen_settings(config):
     fields = {k: v for k, v in fields.items() if k != "engines"}
     name, batch_size = fields.pop("model"), fields.pop("batch_size")
     settings.append(
@@ -190,12 +211,12 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
       group_sizes=config.group_sizes,
       drawn=config.drawn,
     )
-    for setting, fields in zip(settings, config.settings, strict=True)
+    for setting, fields in zip(settings, chosen_settings(config), strict=True)
   ]
   results = reporting.Results()
   results.set_protocol(
     {
-      "settings": [dict(fields) for fields in config.settings],
+      "settings": chosen_settings(config),
       "data": config.data.to_dict(),
       "optimizer": "adam",
     }

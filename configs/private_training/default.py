@@ -129,7 +129,7 @@ def get_config() -> ml_collections.ConfigDict:
       "schedule": _schedule(),
       "engine": "auto",
       "chunk_size": config_dict.placeholder(int),
-      "optimizer": _optimizer("adam", 1e-2, decay="linear"),
+      "optimizer": _optimizer("adam", 6e-2, decay="linear"),
     }
   )
   # Clip groups; lot, steps, sampler and adjacency are those of `private`.
@@ -141,7 +141,7 @@ def get_config() -> ml_collections.ConfigDict:
       "schedule": _schedule(),
       "engine": "auto",
       "chunk_size": config_dict.placeholder(int),
-      "optimizer": _optimizer("adam", 1e-2, decay="linear"),
+      "optimizer": _optimizer("adam", 6e-2, decay="linear"),
     }
   )
 

@@ -11,11 +11,7 @@ from configs.private_training import default
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """One seed at epsilon 8.
-
-  Batch size and learning rate of the private arm are those that the mean-pool
-  tagger was given by the search on NLU-Evaluation, other data than SNIPS.
-  """
+  """One seed at epsilon 8; few parameters do better there: snips_mean_pool."""
   config = default.get_config()
   config.update(
     {
@@ -39,9 +35,9 @@ def get_config() -> ml_collections.ConfigDict:
         "optimizer": {"learning_rate": 4e-3},
       },
       "private": {
-        "expected_batch_size": 1024,
+        "expected_batch_size": 512,
         "num_steps": 400,
-        "optimizer": {"learning_rate": 0.06},
+        "optimizer": {"learning_rate": 0.03},
       },
       "evaluate_every": 100,
     }

@@ -74,6 +74,31 @@ def test_the_reference_is_the_fastest_non_private_step(finished):
   assert results[f"mean_pool_B8/{best}/seconds_per_step"] == min(others)
 
 
+def test_the_factor_over_the_loop_is_recorded(finished):
+  _, results = finished
+  loop = results["mean_pool_B8/dp_sgd_loop/seconds_per_step"]
+  for method in ("dp_sgd_vmap", "edp_sgd_m4", "dp_sgd_loop"):
+    key = f"mean_pool_B8/{method}"
+    np.testing.assert_allclose(
+      results[f"{key}/speedup_over_loop"],
+      loop / results[f"{key}/seconds_per_step"],
+    )
+  assert "mean_pool_B8/dp_sgd_vmap/speedup_over_loop_eager" not in results
+
+
+def test_only_chosen_methods_draw_lots():
+  setting = _benchmark_methods.make_setting("mean_pool", 8, dim=4, **SIZES)
+  methods = _benchmark_methods.make_methods(
+    setting,
+    engines=("vmap", "scan"),
+    chunk_sizes=(4,),
+    group_sizes=(4,),
+    drawn=("dp_sgd_vmap_chunk", "edp_sgd"),
+  )
+  drawing = [method.name for method in methods if method.draw is not None]
+  assert drawing == ["dp_sgd_vmap_chunk4", "edp_sgd_m4"]
+
+
 def test_drawn_lots_are_timed_with_their_padding(finished):
   _, results = finished
   for method in ("dp_sgd_vmap", "edp_sgd_m4"):
@@ -159,6 +184,12 @@ def test_noise_without_clipping_is_noise():
     (dict(rounds=1), "config.rounds: got 1; it must be at least 2"),
     (dict(settings=()), "config.settings: got none"),
     (dict(engines=("turbo",)), r"engines: got \['turbo'\]; allowed are"),
+    (
+      dict(settings=({"model": "mean_pool"},)),
+      r"config.settings\[0\]: got .*; \['batch_size'\] are missing",
+    ),
+    (dict(only="bilstm"), "config.only: got 'bilstm'; the models of .* are"),
+    (dict(drawn=("sgd",)), "drawn: got 'sgd', which begins no name; private"),
     (dict(group_sizes=(3,)), "group_sizes: got 3; each must be at least 2 and"),
     (
       dict(settings=({"model": "rnn", "batch_size": 8},)),
@@ -176,6 +207,13 @@ def test_bad_configs_are_refused_before_anything_runs(
   with pytest.raises(ValueError, match=message):
     binary.run(small_config(**changes), tmp_path)
   assert not list(tmp_path.iterdir())
+
+
+def test_one_model_of_a_config_can_be_raced_alone():
+  config = default.get_config()
+  config.only = "bilstm"
+  (setting,) = binary.make_settings(config)
+  assert setting.key == "bilstm_B32"
 
 
 def test_table_a_builds():

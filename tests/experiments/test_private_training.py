@@ -138,7 +138,7 @@ def test_a_folder_of_another_study_is_refused(finished):
   other.private.optimizer.learning_rate = 0.5
   with pytest.raises(
     ValueError,
-    match=r"another config: private.optimizer.learning_rate was 0.01, is 0.5",
+    match=r"another config: private.optimizer.learning_rate was 0.06, is 0.5",
   ):
     private_training.run(other, folder)
 

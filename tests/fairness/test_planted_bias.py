@@ -16,6 +16,8 @@ from scipy import stats
 
 from trustjax import fairness
 
+pytestmark = pytest.mark.slow  # Twenty-five simulated studies of every metric.
+
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SEEDS = range(5)
 KEY = jax.random.key(7)

@@ -12,6 +12,8 @@ from sklearn import metrics as sk
 
 from trustjax import fairness
 
+pytestmark = pytest.mark.slow  # Trains classifiers on real data.
+
 KEY = jax.random.key(0)
 COMMUNITIES = ("gender", "religion", "race", "economic", "minority")
 TERMS = ("gay", "lesbian", "muslim", "christian", "black", "white", "american")

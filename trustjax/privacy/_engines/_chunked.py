@@ -15,6 +15,9 @@ import jax.numpy as jnp
 from trustjax.privacy import _lot
 from trustjax.privacy._engines import _unit
 
+# Up to so many units are added to the sum in one fused pass, not contracted.
+_FEW_UNITS = 16
+
 
 def scan_engine(loss_fn, rule, grouped, chunk_size):
   """Builds the engine that runs one unit at a time inside one program.
@@ -38,14 +41,15 @@ def scan_engine(loss_fn, rule, grouped, chunk_size):
   if grouped:
     unit = _on_filled_slots(unit, axis=0)
 
-  def clip_chunk(params, chunk, key, scales, blocks):
+  def add_chunk(total, params, chunk, key, scales, blocks):
     part = jax.tree.map(lambda leaf: leaf[0], chunk)
     clipped, *rest = _unit.clip_unit(
       unit, rule, blocks, params, part, key, scales
     )
-    return clipped, jax.tree.map(lambda leaf: leaf[None], tuple(rest))
+    total = jax.tree.map(jnp.add, total, clipped)
+    return total, jax.tree.map(lambda leaf: leaf[None], tuple(rest))
 
-  return _over_chunks(clip_chunk, rule, 1)
+  return _over_chunks(add_chunk, rule, 1)
 
 
 def vmap_engine(loss_fn, rule, grouped, chunk_size):
@@ -65,18 +69,18 @@ def vmap_engine(loss_fn, rule, grouped, chunk_size):
     # Outside of vmap, which would turn the choice into running both.
     units = _on_filled_slots(units, axis=1)
 
-  def clip_chunk(params, chunk, key, scales, blocks):
+  def add_chunk(total, params, chunk, key, scales, blocks):
     gradients, losses, aux = units(params, chunk, key)
     norms = jax.vmap(lambda g: _unit.block_norms(g, blocks))(gradients)
     factors, norm, _, nonfinite = jax.vmap(
       lambda *values: _unit.unit_factors(rule, *values),
       in_axes=(0, None, 0, 0),
     )(norms, scales, losses, chunk.valid)
-    clipped = _weighted_sum(gradients, norms, factors, blocks)
+    total = _add_clipped(total, gradients, norms, factors, blocks)
     losses, aux = _unit.report(losses, aux, chunk.valid)
-    return clipped, (norm, losses, aux, nonfinite)
+    return total, (norm, losses, aux, nonfinite)
 
-  return _over_chunks(clip_chunk, rule, chunk_size)
+  return _over_chunks(add_chunk, rule, chunk_size)
 
 
 def _on_filled_slots(run, *, axis):
@@ -122,15 +126,33 @@ def _on_filled_slots(run, *, axis):
   return run_filled
 
 
-def _weighted_sum(gradients, norms, factors, blocks):
-  """Sums factor * gradient over units, [chunk, ...] to [...].
-
-  The usual chunk is finite throughout and is one contraction. Only a chunk
-  with a non-finite gradient pays for replacing it: its factor is zero, but
-  0 * nan is nan.
-  """
+def _add_clipped(total, gradients, norms, factors, blocks):
+  """Adds factor * gradient of every unit, [chunk, ...], to the sum [...]."""
   leaves, treedef = jax.tree.flatten(gradients)
   finite = jnp.all(jnp.isfinite(norms), axis=-1)
+  add = _add_one_by_one if finite.shape[0] <= _FEW_UNITS else _add_contracted
+  return jax.tree.unflatten(
+    treedef, add(jax.tree.leaves(total), leaves, finite, factors, blocks)
+  )
+
+
+def _add_one_by_one(totals, leaves, finite, factors, blocks):
+  """Unrolled, so that it is one pass over memory, the running sum included."""
+  sums = []
+  for total, leaf, block in zip(totals, leaves, blocks):
+    for k in range(finite.shape[0]):
+      clipped = factors[k, block] * leaf[k].astype(jnp.float32)
+      # A factor of zero is not enough: 0 * nan is nan.
+      total = total + jnp.where(finite[k], clipped, 0.0)
+    sums.append(total)
+  return sums
+
+
+def _add_contracted(totals, leaves, finite, factors, blocks):
+  """One contraction for each leaf.
+
+  Only a chunk with a non-finite gradient pays for replacing it.
+  """
 
   def contract(leaves):
     return [
@@ -150,29 +172,29 @@ def _weighted_sum(gradients, norms, factors, blocks):
 
     return contract([replace(leaf) for leaf in leaves])
 
-  return jax.tree.unflatten(
-    treedef,
-    jax.lax.cond(jnp.all(finite), contract, replace_then_contract, leaves),
+  clipped = jax.lax.cond(
+    jnp.all(finite), contract, replace_then_contract, leaves
   )
+  return [total + leaf for total, leaf in zip(totals, clipped)]
 
 
-def _over_chunks(clip_chunk, rule, chunk_size):
-  """Accumulates `clip_chunk` over the lot's leading axis."""
+def _over_chunks(add_chunk, rule, chunk_size):
+  """Carries the clipped sum through `add_chunk` along the lot's first axis."""
 
   def run(params, lot: _lot.Lot, key, clip_state) -> _lot.ClippedGrads:
     size = _checked_chunk_size(chunk_size, lot)
     blocks = rule.blocks(params)
     scales = rule.scales(clip_state, params)
 
-    def clip_at(i):
+    def add_at(i, total):
       chunk = jax.tree.map(
         lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i * size, size), lot
       )
-      return clip_chunk(params, chunk, key, scales, blocks)
+      return add_chunk(total, params, chunk, key, scales, blocks)
 
     def body(i, carry):
       total, seen = carry
-      clipped, rest = clip_at(i)
+      total, rest = add_at(i, total)
       seen = jax.tree.map(
         lambda whole, part: jax.lax.dynamic_update_slice_in_dim(
           whole, part, i * size, 0
@@ -180,16 +202,16 @@ def _over_chunks(clip_chunk, rule, chunk_size):
         seen,
         rest,
       )
-      return jax.tree.map(jnp.add, total, clipped), seen
+      return total, seen
 
     # What the skipped chunks would report: zeros, like any padded record.
-    num_units = lot.valid.shape[0]
+    num_units, zeros = lot.valid.shape[0], _unit.zeros_like_sum(params)
     seen = jax.tree.map(
       lambda leaf: jnp.zeros((num_units, *leaf.shape[1:]), leaf.dtype),
-      jax.eval_shape(clip_at, 0)[1],
+      jax.eval_shape(add_at, 0, zeros)[1],
     )
     total, (norms, losses, aux, nonfinite) = jax.lax.fori_loop(
-      0, _num_chunks(lot, size), body, (_unit.zeros_like_sum(params), seen)
+      0, _num_chunks(lot, size), body, (zeros, seen)
     )
     return _lot.ClippedGrads(
       sum=total,
