@@ -5,6 +5,8 @@ A map, in the order of a private step:
   DpSgdPlan         one record from which the four below are read
   Mechanism         sampling, steps, noise, adjacency; `epsilon`, `statement`
   clipped_grad      one record's loss -> clipped gradient sum of a lot
+  explain           how each parameter is clipped, and what that costs
+  partition, merge  frozen and trained parameters
   *Clip             clipping rules (threshold, automatic, per layer, quantile)
   add_noise         noise and averaging as an optax transformation
   *_lot             which record sits in which slot, from (seed, step)
@@ -28,8 +30,11 @@ from trustjax.privacy._calibration import (
 from trustjax.privacy._engines import ENGINES as ENGINES
 from trustjax.privacy._engines import HOST_ENGINES as HOST_ENGINES
 from trustjax.privacy._engines import EngineChoice as EngineChoice
+from trustjax.privacy._engines import Explanation as Explanation
+from trustjax.privacy._engines import LeafRoute as LeafRoute
 from trustjax.privacy._engines import choose_engine as choose_engine
 from trustjax.privacy._engines import clipped_grad as clipped_grad
+from trustjax.privacy._engines import explain as explain
 from trustjax.privacy._engines._unit import record_keys as record_keys
 from trustjax.privacy._lot import ClippedGrads as ClippedGrads
 from trustjax.privacy._lot import Lot as Lot
@@ -70,3 +75,5 @@ from trustjax.privacy._sampling import (
   truncated_poisson_lot as truncated_poisson_lot,
 )
 from trustjax.privacy._schedules import NoiseSchedule as NoiseSchedule
+from trustjax.privacy._selection import merge as merge
+from trustjax.privacy._selection import partition as partition

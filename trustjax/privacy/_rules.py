@@ -29,6 +29,9 @@ Adjacency = str
 # Rounding may lift a rescaled gradient above its bound by a few units in the
 # last place; the bound is what privacy rests on, so we stay below it.
 _SHRINK = 1.0 - 1e-6
+# Squares of a shorter gradient underflow in float32, and its norm would be
+# underestimated; without a stability constant it counts as zero.
+_LEAST_NORM = 1e-15
 
 
 @runtime_checkable
@@ -196,8 +199,9 @@ def _automatic_factors(norms, scales, gamma):
   """C / (norm + gamma), with 0 / 0 = 0."""
   bound = jnp.broadcast_to(scales, norms.shape)
   denominator = norms + gamma
-  safe = jnp.where(denominator > 0, denominator, 1.0)
-  return jnp.where(denominator > 0, _SHRINK * bound / safe, 0.0)
+  usable = denominator > _LEAST_NORM
+  safe = jnp.where(usable, denominator, 1.0)
+  return jnp.where(usable, _SHRINK * bound / safe, 0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

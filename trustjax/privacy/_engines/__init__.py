@@ -1,32 +1,48 @@
 """Clipping engines: one contract, several ways to run it.
 
-  _unit      the gradient of one clip unit, its norm, its clipped gradient
-  _loop      engine `loop`: Python loop over units, the oracle
-  _chunked   engines `scan` and `vmap`: one program, bounded memory
-  _choose    engine `auto`: engine and chunk size by memory
+  _unit          the gradient of one clip unit, its norm, its clipped gradient
+  _loop          engine `loop`: Python loop over units, the oracle
+  _chunked       engines `scan` and `vmap`: one program, bounded memory
+  _bookkeeping   engine `bookkeeping`: norms and sums without gradients
+  _costs         what a unit costs under each engine
+  _choose        engine `auto`: engine and chunk size by cost
+  _explain       the route of every parameter, for people
 
 A new engine is a function `(loss_fn, rule, grouped, chunk_size) -> run` with
-`run(params, lot, key, clip_state) -> ClippedGrads`, entered in `_ENGINES`. It
-may use `_unit.make_unit`, or rewrite the loss and never form a unit's gradient.
-`tests/privacy/test_engines.py` is the contract suite every entry must pass.
+`run(params, lot, key, clip_state, frozen) -> ClippedGrads`, entered in
+`_ENGINES`. It may use `_unit.make_unit`, or rewrite the loss and never form a
+unit's gradient. `tests/privacy/test_engines.py` is the contract suite that
+every entry must pass.
 """
 
 import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from trustjax.privacy import _lot, _rules
-from trustjax.privacy._engines import _choose, _chunked, _loop, _unit
+from trustjax.privacy._engines import (
+  _bookkeeping,
+  _choose,
+  _chunked,
+  _explain,
+  _loop,
+  _unit,
+)
 
 EngineChoice = _choose.EngineChoice
 choose_engine = _choose.choose_engine
+Explanation = _explain.Explanation
+LeafRoute = _explain.LeafRoute
+explain = _explain.explain
 
 _ENGINES: dict[str, Callable] = {
   "loop": _loop.loop_engine,
   "loop_eager": functools.partial(_loop.loop_engine, compiled=False),
   "scan": _chunked.scan_engine,
   "vmap": _chunked.vmap_engine,
+  "bookkeeping": _bookkeeping.bookkeeping_engine,
 }
 # Engines that run on the host and cannot be part of a compiled step.
 HOST_ENGINES = frozenset({"loop", "loop_eager"})
@@ -40,6 +56,7 @@ def clipped_grad(
   clip_group_size: int = 1,
   engine: str = "auto",
   chunk_size: int | None = None,
+  budget_bytes: int | None = None,
 ) -> Callable[..., _lot.ClippedGrads]:
   """Transforms one record's loss into the clipped gradient sum of a lot.
 
@@ -59,18 +76,22 @@ def clipped_grad(
     rule: Clipping rule.
     clip_group_size: Nominal records per clip unit. Above 1 the lot has leading
       axes [groups, slots].
-    engine: "loop", "loop_eager", "scan", "vmap" or "auto".
+    engine: "loop", "loop_eager", "scan", "vmap", "bookkeeping" or "auto".
     chunk_size: Clip units held in memory at a time; must divide the lot's
       leading axis. None leaves it to the engine. It never changes the result
       beyond rounding.
+    budget_bytes: Temporary memory that "auto" may plan with; None leaves it to
+      the backend (`choose_engine`).
 
   Returns:
-    `fn(params, lot, key, clip_state) -> ClippedGrads`; the record in a slot
-    sees the key `fold_in(key, lot.ids[slot])`.
+    `fn(params, lot, key, clip_state, *, frozen=None) -> ClippedGrads`; the
+    record in a slot sees the key `fold_in(key, lot.ids[slot])`. With `frozen`
+    from `partition`, `params` are the trained part and the loss sees both.
 
   Raises:
-    ValueError: Unknown engine, impossible chunk size, or a lot whose axes do
-      not fit `clip_group_size`.
+    ValueError: Unknown engine, impossible chunk size, a budget below one
+      record, a lot whose axes do not fit `clip_group_size`, parameters that
+      are not real, or a loss that is not one record's.
 
   Example:
     >>> fn = clipped_grad(loss_fn, ThresholdClip(clip_norm=1.0))
@@ -89,21 +110,35 @@ def clipped_grad(
     raise ValueError(f"chunk_size: got {chunk_size}; it must be at least 1")
   grouped = clip_group_size > 1
 
-  def fn(params, lot: _lot.Lot, key, clip_state) -> _lot.ClippedGrads:
+  def fn(
+    params, lot: _lot.Lot, key, clip_state, *, frozen=None
+  ) -> _lot.ClippedGrads:
     _check_axes(lot, grouped)
+    _check_params(params)
     name, size = engine, chunk_size
     if name == "auto":
       choice = _choose.choose_engine(
-        params,
-        lot.valid.shape[0],
-        slots_per_unit=lot.valid.shape[1] if grouped else 1,
+        loss_fn, params, lot, key, frozen=frozen, budget_bytes=budget_bytes
       )
-      name = choice.engine if size is None else "vmap"
-      size = choice.chunk_size if size is None else size
+      name = choice.engine
+      if size is None:
+        size = choice.chunk_size
+      elif name == "scan":
+        name = "vmap"
     run = _ENGINES[name](loss_fn, rule, grouped, size)
-    return run(params, lot, key, clip_state)
+    return run(params, lot, key, clip_state, frozen)
 
   return fn
+
+
+def _check_params(params):
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+      raise ValueError(
+        f"params{jax.tree_util.keystr(path)}: got type"
+        f" {jnp.result_type(leaf)}; trained parameters must be real"
+        " floating-point arrays (keep others in the frozen part)"
+      )
 
 
 def _check_axes(lot, grouped):

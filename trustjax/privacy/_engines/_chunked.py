@@ -29,7 +29,7 @@ def scan_engine(loss_fn, rule, grouped, chunk_size):
     chunk_size: None or 1.
 
   Returns:
-    `(params, lot, key, clip_state) -> ClippedGrads`.
+    `(params, lot, key, clip_state, frozen) -> ClippedGrads`.
   """
   if chunk_size not in (None, 1):
     raise ValueError(
@@ -41,15 +41,15 @@ def scan_engine(loss_fn, rule, grouped, chunk_size):
   if grouped:
     unit = _on_filled_slots(unit, axis=0)
 
-  def add_chunk(total, params, chunk, key, scales, blocks):
+  def add_chunk(total, params, chunk, key, frozen, scales, blocks):
     part = jax.tree.map(lambda leaf: leaf[0], chunk)
     clipped, *rest = _unit.clip_unit(
-      unit, rule, blocks, params, part, key, scales
+      unit, rule, blocks, params, part, key, frozen, scales
     )
     total = jax.tree.map(jnp.add, total, clipped)
     return total, jax.tree.map(lambda leaf: leaf[None], tuple(rest))
 
-  return _over_chunks(add_chunk, rule, 1)
+  return over_chunks(add_chunk, rule, 1)
 
 
 def vmap_engine(loss_fn, rule, grouped, chunk_size):
@@ -62,15 +62,17 @@ def vmap_engine(loss_fn, rule, grouped, chunk_size):
     chunk_size: Units held at a time; None holds the whole lot.
 
   Returns:
-    `(params, lot, key, clip_state) -> ClippedGrads`.
+    `(params, lot, key, clip_state, frozen) -> ClippedGrads`.
   """
-  units = jax.vmap(_unit.make_unit(loss_fn, grouped), in_axes=(None, 0, None))
+  units = jax.vmap(
+    _unit.make_unit(loss_fn, grouped), in_axes=(None, 0, None, None)
+  )
   if grouped:
     # Outside of vmap, which would turn the choice into running both.
     units = _on_filled_slots(units, axis=1)
 
-  def add_chunk(total, params, chunk, key, scales, blocks):
-    gradients, losses, aux = units(params, chunk, key)
+  def add_chunk(total, params, chunk, key, frozen, scales, blocks):
+    gradients, losses, aux = units(params, chunk, key, frozen)
     norms = jax.vmap(lambda g: _unit.block_norms(g, blocks))(gradients)
     factors, norm, _, nonfinite = jax.vmap(
       lambda *values: _unit.unit_factors(rule, *values),
@@ -80,7 +82,7 @@ def vmap_engine(loss_fn, rule, grouped, chunk_size):
     losses, aux = _unit.report(losses, aux, chunk.valid)
     return total, (norm, losses, aux, nonfinite)
 
-  return _over_chunks(add_chunk, rule, chunk_size)
+  return over_chunks(add_chunk, rule, chunk_size)
 
 
 def _on_filled_slots(run, *, axis):
@@ -92,18 +94,18 @@ def _on_filled_slots(run, *, axis):
   the backward pass for the compiler.
 
   Args:
-    run: `(params, lot, key) -> (gradient, losses, aux)`.
+    run: `(params, lot, key, frozen) -> (gradient, losses, aux)`.
     axis: Which axis of the lot, the losses and the aux are the slots.
 
   Returns:
     A function like `run`, equal to it up to rounding.
   """
 
-  def on_front(size, params, lot, key):
+  def on_front(size, params, lot, key, frozen):
     front = jax.tree.map(
       lambda leaf: jax.lax.slice_in_dim(leaf, 0, size, axis=axis), lot
     )
-    gradient, *rest = run(params, front, key)
+    gradient, *rest = run(params, front, key, frozen)
     empty = lot.valid.shape[axis] - size
 
     def pad(leaf):
@@ -113,14 +115,17 @@ def _on_filled_slots(run, *, axis):
 
     return gradient, *jax.tree.map(pad, rest)
 
-  def run_filled(params, lot, key):
+  def run_filled(params, lot, key, frozen):
     slots = lot.valid.shape[axis]
     fewer = slots - math.ceil(math.sqrt(slots))
     if fewer < 1:
-      return run(params, lot, key)
+      return run(params, lot, key, frozen)
     behind = jax.lax.slice_in_dim(lot.valid, fewer, slots, axis=axis)
     return jax.lax.cond(
-      jnp.any(behind), run, functools.partial(on_front, fewer), params, lot, key
+      jnp.any(behind),
+      run,
+      functools.partial(on_front, fewer),
+      *(params, lot, key, frozen),
     )
 
   return run_filled
@@ -178,10 +183,10 @@ def _add_contracted(totals, leaves, finite, factors, blocks):
   return [total + leaf for total, leaf in zip(totals, clipped)]
 
 
-def _over_chunks(add_chunk, rule, chunk_size):
+def over_chunks(add_chunk, rule, chunk_size):
   """Carries the clipped sum through `add_chunk` along the lot's first axis."""
 
-  def run(params, lot: _lot.Lot, key, clip_state) -> _lot.ClippedGrads:
+  def run(params, lot: _lot.Lot, key, clip_state, frozen):
     size = _checked_chunk_size(chunk_size, lot)
     blocks = rule.blocks(params)
     scales = rule.scales(clip_state, params)
@@ -190,7 +195,7 @@ def _over_chunks(add_chunk, rule, chunk_size):
       chunk = jax.tree.map(
         lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i * size, size), lot
       )
-      return add_chunk(total, params, chunk, key, scales, blocks)
+      return add_chunk(total, params, chunk, key, frozen, scales, blocks)
 
     def body(i, carry):
       total, seen = carry

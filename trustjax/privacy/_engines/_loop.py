@@ -31,7 +31,7 @@ def loop_engine(loss_fn, rule, grouped, chunk_size, *, compiled: bool = True):
 
   one = _make_one(loss_fn, rule, grouped, compiled)
 
-  def run(params, lot: _lot.Lot, key, clip_state) -> _lot.ClippedGrads:
+  def run(params, lot: _lot.Lot, key, clip_state, frozen):
     lot = jax.tree.map(jnp.asarray, lot)  # A host lot's rows are scalars.
     blocks = rule.blocks(params)
     scales = rule.scales(clip_state, params)
@@ -39,7 +39,7 @@ def loop_engine(loss_fn, rule, grouped, chunk_size, *, compiled: bool = True):
     seen = []
     for i in range(lot.valid.shape[0]):
       part = jax.tree.map(lambda leaf, i=i: leaf[i], lot)
-      clipped, *rest = one(blocks, params, part, key, scales)
+      clipped, *rest = one(blocks, params, part, key, frozen, scales)
       total = jax.tree.map(jnp.add, total, clipped)
       seen.append(rest)
     norms, losses, aux, nonfinite = jax.tree.map(
@@ -60,7 +60,7 @@ def loop_engine(loss_fn, rule, grouped, chunk_size, *, compiled: bool = True):
 # unit in each step would be slower than any loop that somebody has written.
 @functools.lru_cache(maxsize=16)
 def _make_one(loss_fn, rule, grouped, compiled):
-  """Makes `(blocks, params, part, key, scales) -> clip_unit's outputs`."""
+  """Makes `(blocks, params, part, key, frozen, scales) -> ...`."""
   unit = _unit.make_unit(loss_fn, grouped)
 
   def one(blocks, *arguments):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from trustjax.privacy import _lot
+from trustjax.privacy import _lot, _selection
 
 PyTree = Any
 LossFn = Callable[..., tuple[Float[Array, ""], PyTree]]
@@ -33,62 +33,97 @@ def _zero_where_invalid(valid, tree):
   return jax.tree.map(zero, tree)
 
 
-def record_gradient(loss_fn: LossFn) -> Callable:
-  """Makes `unit(params, lot, key) -> (gradient, losses, aux)` for records.
+def record_loss(loss_fn: LossFn) -> Callable:
+  """Makes `loss(params, lot, key, frozen)` for records.
 
   Args:
     loss_fn: Loss of one record, `(params, example, key) -> (scalar, aux)`.
 
   Returns:
-    A function of a lot without leading axes.
+    A function of a lot without leading axes; it returns
+    (scalar, (losses, aux)).
   """
 
-  def unit(params, lot: _lot.Lot, key):
-    (loss, aux), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
-      params, lot.examples, jax.random.fold_in(key, lot.ids)
-    )
-    return gradient, loss, aux
+  def loss(params, lot: _lot.Lot, key, frozen=None):
+    params = _selection.merge(params, frozen)
+    loss, aux = loss_fn(params, lot.examples, jax.random.fold_in(key, lot.ids))
+    return loss, (loss, aux)
 
-  return unit
+  return loss
 
 
-def group_gradient(loss_fn: LossFn) -> Callable:
-  """Makes `unit(params, lot, key) -> (gradient, losses, aux)` for groups.
+def group_loss(loss_fn: LossFn) -> Callable:
+  """Makes `loss(params, lot, key, frozen)` for groups.
 
-  The gradient is that of the mean loss over the group's drawn records: one
-  ordinary batched backward pass. The divisor may depend on the data because
-  clipping follows. An empty slot computes on a copy of the group's first
-  record, with weight zero, so that garbage in it cannot reach the gradient.
+  The scalar is the mean over the group's drawn records, so that its gradient
+  is one ordinary batched backward pass. The divisor may depend on the data
+  because clipping follows. An empty slot computes on a copy of the group's
+  first record, with weight zero, so that garbage in it cannot reach the
+  gradient.
 
   Args:
     loss_fn: Loss of one record, `(params, example, key) -> (scalar, aux)`.
 
   Returns:
-    A function of a lot with the leading axis [slots].
+    A function of a lot with the leading axis [slots]; it returns
+    (scalar, (losses, aux)).
   """
 
-  def unit(params, lot: _lot.Lot, key):
+  def loss(params, lot: _lot.Lot, key, frozen=None):
+    params = _selection.merge(params, frozen)
     slots = jnp.arange(lot.valid.shape[0])
     source = jnp.where(lot.valid, slots, jnp.argmax(lot.valid))
     examples = jax.tree.map(lambda leaf: leaf[source], lot.examples)
     keys = record_keys(key, lot.ids[source])
     weights = lot.valid / jnp.maximum(jnp.sum(lot.valid), 1)
+    losses, aux = jax.vmap(loss_fn, in_axes=(None, 0, 0))(
+      params, examples, keys
+    )
+    mean = jnp.sum(losses * weights.astype(losses.dtype))
+    return mean, (losses, aux)
 
-    def mean_loss(params):
-      losses, aux = jax.vmap(loss_fn, in_axes=(None, 0, 0))(
-        params, examples, keys
-      )
-      return jnp.sum(losses * weights.astype(losses.dtype)), (losses, aux)
+  return loss
 
-    gradient, (losses, aux) = jax.grad(mean_loss, has_aux=True)(params)
+
+def make_loss(loss_fn: LossFn, grouped: bool) -> Callable:
+  """The loss of one clip unit: a group's or a record's."""
+  checked = _checked(loss_fn)
+  return group_loss(checked) if grouped else record_loss(checked)
+
+
+def make_unit(loss_fn: LossFn, grouped: bool) -> Callable:
+  """Makes `unit(params, lot, key, frozen) -> (gradient, losses, aux)`."""
+  differentiate = jax.grad(make_loss(loss_fn, grouped), has_aux=True)
+
+  def unit(params, lot: _lot.Lot, key, frozen=None):
+    gradient, (losses, aux) = differentiate(params, lot, key, frozen)
     return gradient, losses, aux
 
   return unit
 
 
-def make_unit(loss_fn: LossFn, grouped: bool) -> Callable:
-  """The gradient of one clip unit: a group's or a record's."""
-  return group_gradient(loss_fn) if grouped else record_gradient(loss_fn)
+def _checked(loss_fn):
+  """The loss, with what it returns checked while it is traced."""
+
+  def checked(params, example, key):
+    returned = loss_fn(params, example, key)
+    if not (isinstance(returned, tuple) and len(returned) == 2):
+      raise ValueError(
+        f"loss_fn: returned a {type(returned).__name__}; it must return"
+        " (scalar loss, aux), with aux = None if there is nothing to report"
+      )
+    loss, aux = returned
+    shape, dtype = jnp.shape(loss), jnp.result_type(loss)
+    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+      raise ValueError(
+        f"loss_fn: returned a loss of shape {shape} and type {dtype}; it sees"
+        " ONE record and must return one real number. A loss over a batch, or"
+        " one that uses batch statistics, mixes records and has no"
+        " per-record gradient to clip"
+      )
+    return loss, aux
+
+  return checked
 
 
 def block_norms(
@@ -146,22 +181,23 @@ def scale_gradient(
   )
 
 
-def clip_unit(unit, rule, blocks, params, lot, key, scales):
+def clip_unit(unit, rule, blocks, params, lot, key, frozen, scales):
   """Runs one unit from data to clipped gradient.
 
   Args:
-    unit: From `record_gradient` or `group_gradient`.
+    unit: From `make_unit`.
     rule: The clipping rule.
     blocks: Block index of each leaf.
     params: Model parameters.
     lot: The unit's part of the lot: [] or [slots].
     key: The step's key for records.
+    frozen: Parameters that are not trained, or None.
     scales: Bound of each block.
 
   Returns:
     (clipped gradient, norm, losses, aux, nonfinite).
   """
-  gradient, losses, aux = unit(params, lot, key)
+  gradient, losses, aux = unit(params, lot, key, frozen)
   norms = block_norms(gradient, blocks)
   factors, norm, usable, nonfinite = unit_factors(
     rule, norms, scales, losses, lot.valid

@@ -1,0 +1,291 @@
+"""Engine `bookkeeping`: exact clipping with one forward and one backward pass.
+
+For a chunk of units:
+  1. one pass forward and back, vmapped, which yields at every site its input
+     and the cotangent of its output (`_tape`);
+  2. norms of all units from these (`_factors`);
+  3. clip factors from the rule;
+  4. the clipped sum from the same inputs and cotangents.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from trustjax.privacy import _lot
+from trustjax.privacy._engines import _chunked, _unit
+from trustjax.privacy._engines._bookkeeping import (
+  _factors,
+  _routes,
+  _sites,
+  _tape,
+  _views,
+)
+
+
+def bookkeeping_engine(loss_fn, rule, grouped, chunk_size):
+  """Builds the engine that keeps books instead of per-unit gradients.
+
+  Args:
+    loss_fn: Loss of one record.
+    rule: The clipping rule.
+    grouped: Whether units are clip groups.
+    chunk_size: Units held at a time; None holds the whole lot.
+
+  Returns:
+    `(params, lot, key, clip_state, frozen) -> ClippedGrads`.
+  """
+  unit_loss = _unit.make_loss(loss_fn, grouped)
+
+  def add_chunk(total, params, chunk, key, frozen, scales, blocks):
+    one = jax.tree.map(lambda leaf: leaf[0], chunk)
+    program = TappedLoss(unit_loss, params, one, key, frozen)
+    books, losses, aux = jax.vmap(program.run, in_axes=(None, 0, None, None))(
+      params, chunk, key, frozen
+    )
+    ledgers = _open_ledgers(program.routes, books, blocks)
+    norms = _block_norms(ledgers, max(blocks) + 1)
+    factors, norm, _, nonfinite = jax.vmap(
+      lambda *values: _unit.unit_factors(rule, *values),
+      in_axes=(0, None, 0, 0),
+    )(norms, scales, losses, chunk.valid)
+    total = _add_clipped(total, ledgers, norms, factors)
+    losses, aux = _unit.report(losses, aux, chunk.valid)
+    return total, (norm, losses, aux, nonfinite)
+
+  return _chunked.over_chunks(add_chunk, rule, chunk_size)
+
+
+class TappedLoss:
+  """A unit's loss, rewritten so that sites report input and cotangent."""
+
+  def __init__(self, unit_loss, params, lot: _lot.Lot, key, frozen=None):
+    """Traces the loss and decides the route of every leaf.
+
+    Args:
+      unit_loss: `(params, lot, key, frozen) -> (scalar, (losses, aux))`.
+      params: Parameters, or their shapes.
+      lot: A unit's part of a lot, or its shapes.
+      key: The step's key.
+      frozen: Parameters that are not trained, or None.
+    """
+    leaves = jax.tree.leaves(params)
+    self._closed, shapes = jax.make_jaxpr(unit_loss, return_shape=True)(
+      params, lot, key, frozen
+    )
+    self._outputs = jax.tree.structure(shapes)
+    self._rest = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype),
+      jax.tree.leaves((lot, key, frozen)),
+    )
+    self._leaves = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+    self.routes = _routes.decide(self._take_stock, self.leaf_shapes)
+
+  @property
+  def jaxpr(self):
+    """The traced loss."""
+    return self._closed.jaxpr
+
+  @property
+  def leaf_shapes(self) -> list[tuple[int, ...]]:
+    """Shape of every trained parameter."""
+    return [leaf.shape for leaf in self._leaves]
+
+  def _interpret(self, tape, explicit, leaves, rest):
+    inputs = [
+      leaf if i in explicit else _views.leaf_alias(i, leaf)
+      for i, leaf in enumerate(leaves)
+    ]
+    loss, *others = _tape.interpret(
+      self._closed.jaxpr, self._closed.consts, [*inputs, *rest], tape
+    )
+    loss = tape.use(loss, "the loss")
+    return loss, [_tape.plain(value) for value in others]
+
+  def _take_stock(self, explicit) -> Sequence[_sites.Site]:
+    found: list[_sites.Site] = []
+
+    def walk(leaves, rest):
+      tape = _tape.Tape()
+      self._interpret(tape, explicit, leaves, rest)
+      found.extend(tape.sites)
+
+    jax.eval_shape(walk, self._leaves, self._rest)
+    return found
+
+  def run(self, params, lot: _lot.Lot, key, frozen=None):
+    """Runs one unit.
+
+    Args:
+      params: Parameters.
+      lot: The unit's part of the lot.
+      key: The step's key.
+      frozen: Parameters that are not trained, or None.
+
+    Returns:
+      ((outer products of each node, gradient of each explicit leaf), losses,
+      aux).
+    """
+    leaves = jax.tree.leaves(params)
+    rest = jax.tree.leaves((lot, key, frozen))
+    sites, routes = self.routes.sites, self.routes
+
+    def forward(taps, explicit):
+      tape = _tape.Tape(taps=list(taps))
+      mixed = [explicit.get(i, leaf) for i, leaf in enumerate(leaves)]
+      loss, others = self._interpret(tape, explicit, mixed, rest)
+      return loss, (others, tape.records)
+
+    taps = [jnp.zeros(site.tap_shape, site.dtype) for site in sites]
+    loss, pull, (others, records) = jax.vjp(
+      forward, taps, {i: leaves[i] for i in routes.explicit}, has_aux=True
+    )
+    cotangents, explicit = pull(jnp.ones_like(loss))
+    _, (losses, aux) = jax.tree.unflatten(self._outputs, [loss, *others])
+    books = []
+    for node in routes.nodes:
+      if node.is_whole:
+        books.append(cotangents[node.sites[0]])
+      else:
+        books.append(_routes.node_factors(node, sites, records, cotangents))
+    return (books, explicit), losses, aux
+
+
+def _open_ledgers(routes, books, blocks):
+  """One ledger for every set of leaves that is clipped as one."""
+  kept, explicit = books
+  ledgers: list[Any] = []
+  for node, parts in zip(routes.nodes, kept):
+    of_leaves = {blocks[leaf] for leaf in node.view.leaves}
+    if not node.is_whole and len(of_leaves) == 1:
+      kind = _GramLedger if node.by_gram else _ExplicitLedger
+      ledgers.append(kind(node, routes.sites, parts, of_leaves.pop()))
+      continue
+    # Leaves that are clipped apart: form the gradient and take it apart.
+    if node.is_whole:
+      gradients = jax.vmap(node.view.put_back)(parts)
+    else:
+      gradients = jax.vmap(
+        lambda g, node=node: _routes.unfold_node(node, routes.sites, g)
+      )(_factors.gradients(parts, _routes.dims_of(node, routes.sites)[1]))
+    ledgers.extend(
+      _LeafLedger(leaf, gradient, blocks[leaf])
+      for leaf, gradient in zip(node.view.leaves, gradients)
+    )
+  ledgers.extend(
+    _LeafLedger(leaf, gradient, blocks[leaf])
+    for leaf, gradient in explicit.items()
+  )
+  return ledgers
+
+
+class _LeafLedger:
+  """The gradient of one leaf for every unit, [units, ...]."""
+
+  def __init__(self, leaf, gradients, block):
+    self._leaf, self.block = leaf, block
+    self.arrays = gradients
+
+  def squared_norms(self):
+    axes = tuple(range(1, self.arrays.ndim))
+    return jnp.sum(jnp.square(self.arrays.astype(jnp.float32)), axis=axes)
+
+  def add(self, totals, arrays, weights):
+    totals[self._leaf] += _weighted(arrays, weights)
+
+
+class _GramLedger:
+  """Outer products, with norms by Gram matrices."""
+
+  def __init__(self, node, sites, parts, block):
+    self._node, self._sites, self.block = node, sites, block
+    self.arrays = parts
+
+  def squared_norms(self):
+    return _factors.squared_norms_by_gram(self.arrays)
+
+  def add(self, totals, arrays, weights):
+    dims = _routes.dims_of(self._node, self._sites)
+    if _adds_in_place(self._node, self._sites):
+      (leaf,) = self._node.view.leaves
+      start = jnp.reshape(totals[leaf], dims)
+      total = _factors.add_weighted_sum(start, arrays, weights)
+      totals[leaf] = jnp.reshape(total, totals[leaf].shape)
+      return
+    zeros = jnp.zeros(dims, jnp.float32)
+    total = _factors.add_weighted_sum(zeros, arrays, weights)
+    _put_back(totals, self._node, self._sites, total)
+
+
+class _ExplicitLedger:
+  """Outer products multiplied out once, for the norm and for the sum."""
+
+  def __init__(self, node, sites, parts, block):
+    self._node, self._sites, self.block = node, sites, block
+    self.arrays = _factors.gradients(parts, _routes.dims_of(node, sites)[1])
+
+  def squared_norms(self):
+    return jnp.sum(jnp.square(self.arrays), axis=(1, 2, 3))
+
+  def add(self, totals, arrays, weights):
+    _put_back(totals, self._node, self._sites, _weighted(arrays, weights))
+
+
+def _put_back(totals, node, sites, gradient):
+  back = _routes.unfold_node(node, sites, gradient)
+  for leaf, part in zip(node.view.leaves, back):
+    totals[leaf] += part
+
+
+def _adds_in_place(node, sites):
+  """Whether the node's matrix is the leaf itself, reshaped."""
+  rule = sites[node.sites[0]].rule
+  in_order = isinstance(rule, _sites.Rows) and rule.row_axis == 0
+  return node.view.whole and in_order
+
+
+def _weighted(arrays, weights):
+  return jnp.tensordot(
+    weights,
+    arrays.astype(jnp.float32),
+    axes=1,
+    precision=jax.lax.Precision.HIGHEST,
+  )
+
+
+def _block_norms(ledgers, num_blocks):
+  """Norm of each unit's gradient in each block, [units, blocks]."""
+  squares: list[Any] = [0.0] * num_blocks
+  for ledger in ledgers:
+    squares[ledger.block] += ledger.squared_norms()
+  units = next(s.shape[0] for s in squares if not isinstance(s, float))
+  columns = [jnp.broadcast_to(jnp.float32(s), (units,)) for s in squares]
+  return jnp.sqrt(jnp.stack(columns, axis=1))
+
+
+def _add_clipped(total, ledgers, norms, factors):
+  """Adds the clipped sum of a chunk to the total."""
+  leaves, treedef = jax.tree.flatten(total)
+  finite = jnp.all(jnp.isfinite(norms), axis=1)
+
+  def add(arrays):
+    totals = list(leaves)
+    for ledger, held in zip(ledgers, arrays):
+      ledger.add(totals, held, factors[:, ledger.block])
+    return totals
+
+  def replace_then_add(arrays):
+    # A factor of zero is not enough: 0 * nan is nan.
+    def replace(leaf):
+      keep = jnp.reshape(finite, finite.shape + (1,) * (leaf.ndim - 1))
+      return jnp.where(keep, leaf, jnp.zeros_like(leaf))
+
+    return add(jax.tree.map(replace, arrays))
+
+  # Only a chunk with a record that is not finite pays for replacing it.
+  arrays = [ledger.arrays for ledger in ledgers]
+  return jax.tree.unflatten(
+    treedef, jax.lax.cond(jnp.all(finite), add, replace_then_add, arrays)
+  )
