@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from experiments import _benchmark_methods
+from trustjax import training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,30 @@ class _Runner:
     return time.perf_counter() - began
 
 
+def race_with_progress(
+  setting: _benchmark_methods.Setting,
+  methods: Sequence[_benchmark_methods.Method],
+  *,
+  rounds: int,
+  host_rounds: int,
+  num_lots: int,
+) -> dict[str, Timing]:
+  """`race` with a progress bar and a line when it is done."""
+  total = len(methods) + rounds + num_lots
+  with training.progress_bar(setting.key, total) as update:
+    done = iter(range(1, total + 1))
+    timings = race(
+      setting,
+      methods,
+      rounds=rounds,
+      host_rounds=host_rounds,
+      num_lots=num_lots,
+      progress=lambda note: update(next(done), note),
+    )
+  print(f"{setting.key}: done", flush=True)
+  return timings
+
+
 def race(
   setting: _benchmark_methods.Setting,
   methods: Sequence[_benchmark_methods.Method],
@@ -87,8 +112,8 @@ def race(
   Args:
     setting: Model and batch.
     methods: What is raced.
-    rounds: Steps of every compiled method on full lots.
-    host_rounds: Steps of every method that is a Python loop.
+    rounds: Steps of every other method on full lots.
+    host_rounds: Steps of every method that is slow.
     num_lots: Drawn lots of every compiled method that draws.
     progress: Called with a note after each piece of work.
 
@@ -102,7 +127,7 @@ def race(
   seconds: dict[str, list[float]] = {method.name: [] for method in methods}
   for i in range(rounds):
     for runner in runners:
-      if not runner.method.on_host or i < host_rounds:
+      if not runner.method.is_slow or i < host_rounds:
         seconds[runner.method.name].append(runner.run(runner.lot))
     progress(f"round {i + 1} of {rounds}")
   best = best_non_private(seconds)

@@ -35,6 +35,7 @@ class Setting:
     examples: Pool of records, arrays with leading axis [num_records].
     params: Initial parameters.
     loss_fn: Loss of one record.
+    label: Prefix of the results; None makes it of name and batch size.
   """
 
   name: str
@@ -42,16 +43,17 @@ class Setting:
   examples: dict[str, np.ndarray]
   params: Any
   loss_fn: Callable
+  label: str | None = None
 
   @property
   def key(self) -> str:
     """Prefix of the setting's results."""
-    return f"{self.name}_B{self.batch_size}"
+    return self.label or f"{self.name}_B{self.batch_size}"
 
   @property
   def num_records(self) -> int:
     """Records in the pool."""
-    return len(self.examples["intent"])
+    return len(self.examples["tokens"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,9 @@ class Method:
     step: `(state, lot, key) -> (state, metrics)`.
     full_lot: A lot without padding.
     draw: Step to a drawn lot; None where lots are not drawn.
-    on_host: Whether the step is a Python loop and cannot be compiled whole.
+    on_host: Whether the step cannot be compiled whole: a Python loop, or
+      another framework.
+    is_slow: Whether a step takes so long that a few rounds have to do.
   """
 
   name: str
@@ -73,6 +77,7 @@ class Method:
   full_lot: privacy.Lot
   draw: Callable[[int], privacy.Lot] | None = None
   on_host: bool = False
+  is_slow: bool = False
 
 
 def make_setting(
@@ -113,22 +118,30 @@ def make_setting(
     **fields,
   )
   rng = np.random.default_rng(0)
-  records = round(batch_size / _SAMPLING_RATE)
-  frequency = 1.0 / np.arange(1, vocab_size + 1)
-  shape = (records, length)
-  words = rng.choice(vocab_size, size=shape, p=frequency / frequency.sum())
+  words = draw_words(rng, batch_size, vocab_size=vocab_size, length=length)
+  shape = words.shape
   return Setting(
     name=model.name,
     batch_size=batch_size,
     examples={
-      "tokens": words.astype(np.int32),
+      "tokens": words,
       "mask": np.ones(shape, bool),
-      "intent": rng.integers(num_intents, size=records, dtype=np.int32),
+      "intent": rng.integers(num_intents, size=shape[0], dtype=np.int32),
       "slots": rng.integers(num_slots, size=shape, dtype=np.int32),
     },
     params=model.init(jax.random.key(0)),
     loss_fn=models.losses.joint_loss(model),
   )
+
+
+def draw_words(
+  rng: np.random.Generator, batch_size: int, *, vocab_size: int, length: int
+) -> np.ndarray:
+  """Zipf-distributed words of a pool of records, int32 [records, length]."""
+  frequency = 1.0 / np.arange(1, vocab_size + 1)
+  shape = (round(batch_size / _SAMPLING_RATE), length)
+  words = rng.choice(vocab_size, size=shape, p=frequency / frequency.sum())
+  return words.astype(np.int32)
 
 
 def make_methods(
@@ -168,12 +181,12 @@ def make_methods(
         f" batch of {setting.batch_size}"
       )
   chunks = [c for c in chunk_sizes if setting.batch_size % c == 0]
-  methods = [_non_private(setting, chunk) for chunk in (None, *chunks)]
-  methods.append(_non_private_noise(setting))
+  methods = [non_private(setting, chunk) for chunk in (None, *chunks)]
+  methods.append(non_private_noise(setting))
   for engine in engines:
     takes_chunks = engine not in ("loop", "loop_eager", "scan", "auto")
     for chunk in (None, *chunks) if takes_chunks else (None,):
-      methods.append(_dp_sgd(setting, engine, chunk))
+      methods.append(dp_sgd(setting, engine, chunk))
   methods += [_edp_sgd(setting, size) for size in group_sizes]
   return _drawing_only(methods, tuple(drawn))
 
@@ -195,11 +208,13 @@ def _drawing_only(methods, drawn):
   )
 
 
-def _optimizer():
+def make_optimizer() -> optax.GradientTransformation:
+  """The optimiser of every method."""
   return optax.adam(1e-3)
 
 
-def _plan(setting, clip_group_size=1):
+def make_plan(setting: Setting, clip_group_size: int = 1) -> privacy.DpSgdPlan:
+  """The plan of every private method."""
   return privacy.DpSgdPlan.make(
     num_records=setting.num_records,
     expected_batch_size=setting.batch_size,
@@ -210,7 +225,7 @@ def _plan(setting, clip_group_size=1):
   )
 
 
-def _full_lot(setting, clip_group_size=1):
+def full_lot(setting: Setting, clip_group_size: int = 1) -> privacy.Lot:
   """The first records of the pool, every slot taken."""
   ids = np.arange(setting.batch_size, dtype=np.int32)
   if clip_group_size > 1:
@@ -222,25 +237,27 @@ def _full_lot(setting, clip_group_size=1):
   )
 
 
-def _named(name, chunk):
+def named(name: str, chunk: int | None) -> str:
+  """A method's name with its chunk size."""
   return name if chunk is None else f"{name}_chunk{chunk}"
 
 
-def _non_private(setting, chunk):
+def non_private(setting: Setting, chunk: int | None) -> Method:
+  """The mean gradient, whole or accumulated."""
   init, step = training.make_step(
-    setting.loss_fn, _optimizer(), chunk_size=chunk
+    setting.loss_fn, make_optimizer(), chunk_size=chunk
   )
   return Method(
-    name=_named("non_private", chunk),
+    name=named("non_private", chunk),
     init=init,
     step=step,
-    full_lot=_full_lot(setting),
+    full_lot=full_lot(setting),
   )
 
 
-def _non_private_noise(setting):
+def non_private_noise(setting: Setting) -> Method:
   """What a private step would cost if clipping were free."""
-  plan = _plan(setting)
+  plan = make_plan(setting)
   noise = privacy.add_noise(plan)
   key = jax.random.key(0)
 
@@ -251,45 +268,52 @@ def _non_private_noise(setting):
     return noise.update(total, state, params, key=step_key)
 
   optimizer = optax.chain(
-    optax.GradientTransformation(noise.init, update), _optimizer()
+    optax.GradientTransformation(noise.init, update), make_optimizer()
   )
   init, step = training.make_step(setting.loss_fn, optimizer)
   return Method(
     name="non_private_noise",
     init=init,
     step=step,
-    full_lot=_full_lot(setting),
+    full_lot=full_lot(setting),
   )
 
 
-def _dp_sgd(setting, engine, chunk):
-  plan = _plan(setting)
+def dp_sgd(
+  setting: Setting, engine: str, chunk: int | None, name: str | None = None
+) -> Method:
+  """Per-record clipping by an engine."""
+  plan = make_plan(setting)
   init, step = training.make_private_step(
-    setting.loss_fn, _optimizer(), plan, engine=engine, chunk_size=chunk
+    setting.loss_fn, make_optimizer(), plan, engine=engine, chunk_size=chunk
   )
   return Method(
-    name=_named(f"dp_sgd_{engine}", chunk),
+    name=name or named(f"dp_sgd_{engine}", chunk),
     init=init,
     step=step,
-    full_lot=_full_lot(setting),
-    draw=_drawer(setting, plan, chunk),
+    full_lot=full_lot(setting),
+    draw=drawer(setting, plan, chunk),
     on_host=engine in privacy.HOST_ENGINES,
+    is_slow=engine in privacy.HOST_ENGINES,
   )
 
 
 def _edp_sgd(setting, size):
-  plan = _plan(setting, size)
-  init, step = training.make_private_step(setting.loss_fn, _optimizer(), plan)
+  plan = make_plan(setting, size)
+  init, step = training.make_private_step(
+    setting.loss_fn, make_optimizer(), plan
+  )
   return Method(
     name=f"edp_sgd_m{size}",
     init=init,
     step=step,
-    full_lot=_full_lot(setting, size),
-    draw=_drawer(setting, plan, None),
+    full_lot=full_lot(setting, size),
+    draw=drawer(setting, plan, None),
   )
 
 
-def _drawer(setting, plan, chunk):
+def drawer(setting: Setting, plan: privacy.DpSgdPlan, chunk: int | None):
+  """Draws the plan's lots, padded to a multiple of the chunk."""
   return functools.partial(
     plan.draw_lot,
     setting.examples,

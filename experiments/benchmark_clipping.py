@@ -1,0 +1,96 @@
+r"""Races exact per-record clipping against non-private steps and peers.
+
+  python -m experiments.benchmark_clipping
+  python -m experiments.benchmark_clipping \
+      --config=configs/benchmark_clipping/grid.py --workdir=OUT
+
+Every engine, the non-private step (whole, chunked, and with noise), and the
+peers that are installed (extra `[peers]`) take the same step on the same model:
+gradients, clipping and noise, Adam; interleaved in one run. Ratios are to the
+fastest non-private step of TrustJAX. Peers that are missing are skipped by
+name.
+"""
+
+import pathlib
+from typing import Any
+
+from experiments import (
+  _benchmark_clock,
+  _benchmark_record,
+  _clipping_peers,
+  _clipping_settings,
+  _config_flags,
+  _console,
+)
+
+
+def check(config: _config_flags.Config) -> None:
+  """Raises ValueError if a count or a setting of the config is impossible."""
+  for field, least in (("rounds", 2), ("host_rounds", 2), ("num_lots", 0)):
+    if config[field] < least:
+      raise ValueError(
+        f"config.{field}: got {config[field]}; it must be at least {least}"
+      )
+  labels = list(config.models)
+  unknown = sorted(set(config.only) - set(labels))
+  if unknown:
+    raise ValueError(
+      f"config.only: got {unknown}; the models of config.models are {labels}"
+    )
+  unknown = sorted(set(config.peers) - set(_clipping_peers.NAMES))
+  if unknown:
+    raise ValueError(
+      f"config.peers: got {unknown}; allowed are {list(_clipping_peers.NAMES)}"
+    )
+
+
+def chosen_models(config: _config_flags.Config) -> dict[str, dict[str, Any]]:
+  """Label to fields of the models to race, in the config's order."""
+  return {
+    label: fields.to_dict()
+    for label, fields in config.models.items()
+    if not config.only or label in config.only
+  }
+
+
+def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
+  """Races every model, writes and prints the record."""
+  check(config)
+  results = _benchmark_record.new_results(
+    config, {"models": chosen_models(config), "optimizer": "adam"}
+  )
+  notes = []
+  for label, fields in chosen_models(config).items():
+    chunk_sizes = fields.pop("chunk_sizes", config.chunk_sizes)
+    setting = _clipping_settings.make_setting(
+      label, **(config.data.to_dict() | fields)
+    )
+    methods = _clipping_settings.make_methods(
+      setting,
+      chunk_sizes=chunk_sizes,
+      engines=config.engines,
+      drawn=config.drawn,
+    )
+    peers, skipped = _clipping_peers.make_methods(
+      setting, config.peers, chunk_sizes[:1]
+    )
+    timings = _benchmark_clock.race_with_progress(
+      setting,
+      [*methods, *peers],
+      rounds=config.rounds,
+      host_rounds=config.host_rounds,
+      num_lots=config.num_lots,
+    )
+    _benchmark_record.record(results, setting, timings)
+    for name, reason in skipped.items():
+      results.set(f"{label}/{name}/seconds_per_step", None, reason=reason)
+      notes.append(f"{label}: {name} skipped ({reason})")
+  _benchmark_record.write(workdir, config, results, tuple(notes))
+
+
+if __name__ == "__main__":
+  _console.run_binary(
+    run,
+    default_config="benchmark_clipping/default.py",
+    keep_compiled=False,
+  )
