@@ -35,7 +35,9 @@ _TEST = [
   "jax-privacy==2.0.0",
   "pyright==1.1.414",
   "pytest>=8.3",
+  "pytest-xdist>=3.6",
   "ruff==0.17.6",
+  "safetensors>=0.4.5",
   "scikit-learn>=1.5",
   "seqeval>=1.2.2",
 ]

@@ -28,12 +28,16 @@ class Task:
     corpus: Encoded splits.
     model: The model, the same for every arm.
     loss_fn: Loss of one record.
+    initial: Key to the parameters that are trained.
+    frozen: Parameters that are not, or None.
     describe: The task as JSON-able data, for the runs' identity.
   """
 
   corpus: data.PreparedCorpus
   model: models.Model
   loss_fn: Callable
+  initial: Callable[[jax.Array], Any]
+  frozen: Any = None
   describe: dict[str, Any]
 
 
@@ -69,7 +73,10 @@ def build(task: Task, arm: _arms.Arm):
   """The arm's (init, step)."""
   if arm.plan is None:
     return training.make_step(
-      task.loss_fn, arm.make_optimizer(), chunk_size=arm.chunk_size
+      task.loss_fn,
+      arm.make_optimizer(),
+      chunk_size=arm.chunk_size,
+      frozen=task.frozen,
     )
   return training.make_private_step(
     task.loss_fn,
@@ -77,6 +84,7 @@ def build(task: Task, arm: _arms.Arm):
     arm.plan,
     engine=arm.engine,
     chunk_size=arm.chunk_size,
+    frozen=task.frozen,
   )
 
 
@@ -110,7 +118,7 @@ def run_arm(
   if finished.exists():
     return _finished_scores(finished, identity)
   init, step = built
-  state = init(task.model.init(root_key(seed, _INIT)))
+  state = init(task.initial(root_key(seed, _INIT)))
   checkpointer = training.Checkpointer(
     folder / "checkpoints", identity=identity
   )
@@ -157,7 +165,10 @@ def _finished_scores(path, identity):
 
 def _scores(task, params, split):
   scores = models.evaluate(
-    task.model, params, task.corpus.split(split), task.corpus.slot_labels
+    task.model,
+    privacy.merge(params, task.frozen),
+    task.corpus.split(split),
+    task.corpus.slot_labels,
   )
   return {
     f"{split}/{name}" if split != "test" else name: float(value)
@@ -185,7 +196,7 @@ def run_loop_steps(
   Raises:
     RuntimeError: The two disagree, so one of them is wrong.
   """
-  key, params = root_key(seed, _TRAIN), task.model.init(root_key(seed, _INIT))
+  key, params = root_key(seed, _TRAIN), task.initial(root_key(seed, _INIT))
   ends, seconds = [], []
   for which in (arm, twin):
     init, step = build(task, which)

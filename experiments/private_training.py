@@ -10,6 +10,7 @@ time and the correct epsilon, with the naive epsilon of clip groups beside it,
 which is not a guarantee. Ctrl-C saves; the same command goes on from there.
 """
 
+import functools
 import json
 import pathlib
 import time
@@ -23,7 +24,7 @@ from experiments import (
   _console,
   _study_record,
 )
-from trustjax import data, models, reporting, training
+from trustjax import data, models, privacy, reporting, training
 
 
 def make_task(config: _config_flags.Config) -> _arm_training.Task:
@@ -53,13 +54,17 @@ def make_task(config: _config_flags.Config) -> _arm_training.Task:
   model_fields = _arms.given(config.model)
   if prepared.max_chars is not None and config.model.name == "bilstm":
     model_fields["num_chars"] = len(prepared.characters)
-  model = models.make_model(
-    vocab_size=prepared.vocab_size,
-    num_intents=len(prepared.intents),
-    num_slots=len(prepared.slot_labels),
-    max_length=prepared.max_length,
-    **model_fields,
-  )
+  model, initial = _make_model(prepared, dict(model_fields))
+  frozen = None
+  if config.trainable:
+    everything = initial
+    _, frozen = privacy.partition(
+      everything(jax.random.key(0)), config.trainable
+    )
+
+    def initial(key):
+      return privacy.partition(everything(key), config.trainable)[0]
+
   return _arm_training.Task(
     corpus=prepared,
     model=model,
@@ -68,12 +73,53 @@ def make_task(config: _config_flags.Config) -> _arm_training.Task:
       unknown_id=prepared.vocabulary.unk,
       **config.loss.to_dict(),
     ),
+    initial=initial,
+    frozen=frozen,
     describe={
       "model": model_fields,
+      "trainable": config.trainable,
       "loss": config.loss.to_dict(),
       "data": prepared.fingerprint(),
     },
   )
+
+
+def _make_model(prepared, fields):
+  """The model, and key to its first parameters, fresh or pretrained."""
+  folder = fields.pop("pretrained_dir", "")
+  labels = {
+    "num_intents": len(prepared.intents),
+    "num_slots": len(prepared.slot_labels),
+  }
+  if not folder:
+    model = models.make_model(
+      vocab_size=prepared.vocab_size,
+      max_length=prepared.max_length,
+      **labels,
+      **fields,
+    )
+    return model, model.init
+  name = fields.pop("name")
+  if name != "bert":
+    raise ValueError(
+      f"model.name: got {name!r} with model.pretrained_dir; allowed is 'bert'"
+    )
+  known = {"dropout", "pooler"}
+  unknown = sorted(set(fields) - known)
+  if unknown:
+    raise ValueError(
+      f"model: got {unknown} with model.pretrained_dir, whose files fix them;"
+      f" allowed are {sorted(known)}"
+    )
+  load = functools.partial(models.load_encoder, folder, **labels, **fields)
+  model, params = load(key=jax.random.key(0))
+  rows = model.word_table(params).shape[0]
+  if rows < prepared.vocab_size:
+    raise ValueError(
+      f"data.vocabulary_file: got {prepared.vocab_size} entries; the model in"
+      f" {folder} knows {rows}. Use the vocabulary file that it came with"
+    )
+  return model, lambda key: load(key=key)[1]
 
 
 def check_workdir(workdir: pathlib.Path, config: dict) -> None:

@@ -85,9 +85,14 @@ def get_config() -> ml_collections.ConfigDict:
     }
   )
 
+  # Regular expression on the paths of parameters; "" trains all of them.
+  config.trainable = ""
   config.model = config_dict.ConfigDict(
     {
       "name": "mean_pool",
+      # Folder of BERT or DistilBERT safetensors; with name "bert" only.
+      "pretrained_dir": config_dict.placeholder(str),
+      "pooler": config_dict.placeholder(bool),  # bert
       "dim": 32,
       "dropout": 0.0,
       "window": config_dict.placeholder(int),  # mean_pool

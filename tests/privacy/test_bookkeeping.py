@@ -267,6 +267,56 @@ def _unused_leaf(p, e, k):
   return score(e["x"] @ p["w"])
 
 
+@case({"w": weights(DIM, 3), "v": weights(DIM, 3)}, w="site", v="unused")
+def _a_head_that_nobody_reads(p, e, k):
+  heads = [e["x"] @ p[name] for name in ("w", "v")]
+  return score(heads[0])
+
+
+@case({"w": weights(DIM, 3)}, w="site")
+def _a_complex_product(p, e, k):
+  return score(jnp.real((e["x"] + 1j * e["x"][::-1]) @ (p["w"] + 0j)))
+
+
+@case({"w": weights(DIM, 3)})
+def _mixed_complex_product(p, e, k):
+  product = jax.lax.dot_general(
+    e["x"] * (1 + 2j),
+    p["w"],
+    (((1,), (0,)), ((), ())),
+    preferred_element_type=jnp.complex64,
+  )
+  return score(jnp.imag(product))
+
+
+@case({"table": weights(VOCAB, DIM)}, table="site")
+def _a_large_unsigned_index(p, e, k):
+  row = jax.lax.dynamic_slice(
+    p["table"], (jnp.uint32(4294967295), jnp.uint32(0)), (1, DIM)
+  )
+  return score(row) + score(e["x"])
+
+
+@case({"w": weights(DIM, 3)}, w="site")
+def _a_print(p, e, k):
+  jax.debug.callback(lambda w: None, p["w"])
+  return score(e["x"] @ p["w"])
+
+
+@case({"w": weights(DIM, 3)}, w="unused")
+def _no_parameter_at_all(p, e, k):
+  return score(e["x"])
+
+
+@case({"w": weights(0, DIM, 3), "v": weights(DIM, 3)}, v="site")
+def _no_layers_at_all(p, e, k):
+  def layer(x, w):
+    return x, jnp.sum(x @ w)
+
+  x, sums = jax.lax.scan(layer, e["x"], p["w"])
+  return score(x @ p["v"]) + jnp.sum(sums)
+
+
 @case({"c": weights()}, c="site")
 def _the_loss_is_a_parameter(p, e, k):
   return p["c"]
@@ -342,7 +392,9 @@ def run(engine, loss_fn, params, lot=None, rule=None, **options):
 
 def assert_sums_close(got, want, rtol=1e-5):
   """Relative to the largest entry of all leaves, as a sum is used."""
-  largest = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(want))
+  largest = max(
+    float(jnp.max(jnp.abs(leaf), initial=0.0)) for leaf in jax.tree.leaves(want)
+  )
   chex.assert_trees_all_close(got, want, rtol=0, atol=rtol * largest)
 
 
@@ -427,7 +479,7 @@ def test_reduced_precision_sums_in_float32():
   np.testing.assert_allclose(got.norms, want.norms, rtol=1e-2)
 
 
-squared_norms = jax.jit(_factors.squared_norms_by_gram)
+squared_norms = jax.jit(_factors.squared_norms)
 finite = st.floats(-100, 100, width=32)
 
 
@@ -446,6 +498,22 @@ def test_a_norm_is_never_underestimated(x, cotangent, tiny):
   exact = np.linalg.norm(x.astype(np.float64).T @ cotangent.astype(np.float64))
   # Below 1e-15 no rule divides by a norm.
   assert got >= exact * (1 - 1e-5) or exact < 1e-15
+
+
+@pytest.mark.parametrize("eps", [1e-3, 1e-2, 0.1])
+def test_roundings_that_repeat_are_guarded(eps):
+  """Two inputs in turn, opposed: each rounding occurs in many terms."""
+  for seed in range(4):
+    rng = np.random.default_rng(seed)
+    one = np.abs(rng.normal(size=768)).astype(np.float32)
+    other = (one * (1 + eps * rng.normal(size=768))).astype(np.float32)
+    sign = np.where(np.arange(64) % 2 == 0, 1, -1).astype(np.float32)
+    left = np.where(sign[:, None] > 0, one, other)
+    right = sign[:, None] * np.abs(rng.normal(size=768)).astype(np.float32)
+    part = _sites.Factors(left=left[None, None], right=right[None, None])
+    exact = np.linalg.norm(left.astype(float).T @ right)
+    got = float(np.sqrt(squared_norms([part])[0]))
+    assert got >= exact * (1 - 5e-5)
 
 
 def test_a_norm_survives_underflow():

@@ -314,6 +314,7 @@ class DpSgdPlan:
     *,
     engine: str = "auto",
     chunk_size: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
   ) -> Callable[..., _lot.ClippedGrads]:
     """`trustjax.privacy.clipped_grad` with this plan's rule and groups."""
     return _engines.clipped_grad(
@@ -322,6 +323,7 @@ class DpSgdPlan:
       clip_group_size=self.clip_group_size,
       engine=engine,
       chunk_size=chunk_size,
+      mesh=mesh,
     )
 
   def epsilon(self, delta: float) -> _mechanism.EpsilonBounds:

@@ -114,9 +114,9 @@ def train(
       nonfinite += int(seen["num_nonfinite"])
       done = step + 1
       progress(done, f"loss {seen['loss']:.3f}")
-      if writer and (done % options.log_every == 0):
+      if writer and _due(done, options.log_every, options):
         writer.write(done, {f"train/{k}": v for k, v in seen.items()})
-      if evaluate and writer and _due(done, options):
+      if evaluate and writer and _due(done, options.evaluate_every, options):
         writer.write(done, evaluate(state.params))
       if stop.requested:
         break
@@ -137,8 +137,8 @@ def train(
   )
 
 
-def _due(done, options):
-  every = options.evaluate_every
+def _due(done, every, options):
+  """Every so many steps, and after the last, however few there are."""
   return done == options.num_steps or (every and done % every == 0)
 
 

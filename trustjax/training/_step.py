@@ -31,6 +31,8 @@ def make_private_step(
   *,
   engine: str = "auto",
   chunk_size: int | None = None,
+  frozen: PyTree | None = None,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[Callable[[PyTree], _state.TrainState], StepFn]:
   """Builds a step that is private under `plan`.
 
@@ -45,6 +47,9 @@ def make_private_step(
     plan: The plan.
     engine: Clipping engine.
     chunk_size: Clip units in memory at a time.
+    frozen: Parameters that are not trained, from `privacy.partition`; the
+      state holds the trained part, and the loss sees both.
+    mesh: Devices that share each lot; noise is drawn once all the same.
 
   Returns:
     (init, step) with `init(params) -> TrainState` and
@@ -57,12 +62,12 @@ def make_private_step(
   """
   private = private_optimizer(plan, optimizer)
   clipped_grad = plan.clipped_grad(
-    loss_fn, engine=engine, chunk_size=chunk_size
+    loss_fn, engine=engine, chunk_size=chunk_size, mesh=mesh
   )
 
-  def gradient(state, lot, key):
+  def gradient(state, lot, key, frozen):
     key = jax.random.fold_in(jax.random.fold_in(key, state.step), _RECORDS)
-    return clipped_grad(state.params, lot, key, state.clip_state)
+    return clipped_grad(state.params, lot, key, state.clip_state, frozen=frozen)
 
   def apply(state, lot, clipped, key):
     key = jax.random.fold_in(key, state.step)
@@ -87,13 +92,13 @@ def make_private_step(
     # The loop runs on the host; only what follows it is one program.
     compiled_apply = jax.jit(apply)
     return init, lambda state, lot, key: compiled_apply(
-      state, lot, gradient(state, lot, key), key
+      state, lot, gradient(state, lot, key, frozen), key
     )
 
-  def step(state, lot, key):
-    return apply(state, lot, gradient(state, lot, key), key)
+  def step(state, lot, key, frozen=None):
+    return apply(state, lot, gradient(state, lot, key, frozen), key)
 
-  return init, jax.jit(step, donate_argnums=0)
+  return init, _compiled(step, frozen)
 
 
 def make_step(
@@ -101,6 +106,7 @@ def make_step(
   optimizer: optax.GradientTransformation,
   *,
   chunk_size: int | None = None,
+  frozen: PyTree | None = None,
 ) -> tuple[Callable[[PyTree], _state.TrainState], StepFn]:
   """Builds an ordinary step on the mean loss: no clipping, no noise.
 
@@ -109,15 +115,20 @@ def make_step(
     optimizer: Any optax optimiser.
     chunk_size: Records per backward pass; gradients are accumulated. None
       takes the whole batch at once; on a CPU a smaller chunk is often faster.
+    frozen: Parameters that are not trained, as in `make_private_step`.
 
   Returns:
     (init, step), called like those of `make_private_step`.
   """
 
-  def step(state, lot, key):
+  def step(state, lot, key, frozen=None):
     key = jax.random.fold_in(jax.random.fold_in(key, state.step), _RECORDS)
+
+    def whole_loss(params, example, key):
+      return loss_fn(privacy.merge(params, frozen), example, key)
+
     losses, gradient = _mean_gradient(
-      loss_fn, state.params, lot, key, chunk_size
+      whole_loss, state.params, lot, key, chunk_size
     )
     updates, opt_state = optimizer.update(
       gradient, state.opt_state, state.params
@@ -135,7 +146,19 @@ def make_step(
   def init(params: PyTree) -> _state.TrainState:
     return _state.init_state(params, optimizer)
 
-  return init, jax.jit(step, donate_argnums=0)
+  return init, _compiled(step, frozen)
+
+
+def _compiled(step, frozen):
+  """The step as one program; frozen parameters are its argument.
+
+  Captured, they would be constants of the program: copied, and folded at
+  length while it compiles.
+  """
+  compiled = jax.jit(step, donate_argnums=0)
+  if frozen is None:
+    return compiled
+  return lambda state, lot, key: compiled(state, lot, key, frozen)
 
 
 def _next_state(state, updates, opt_state, clip_state):

@@ -7,6 +7,7 @@
   _costs         what a unit costs under each engine
   _choose        engine `auto`: engine and chunk size by cost
   _explain       the route of every parameter, for people
+  _sharding      one lot over several devices
 
 A new engine is a function `(loss_fn, rule, grouped, chunk_size) -> run` with
 `run(params, lot, key, clip_state, frozen) -> ClippedGrads`, entered in
@@ -28,6 +29,7 @@ from trustjax.privacy._engines import (
   _chunked,
   _explain,
   _loop,
+  _sharding,
   _unit,
 )
 
@@ -45,7 +47,7 @@ _ENGINES: dict[str, Callable] = {
   "bookkeeping": _bookkeeping.bookkeeping_engine,
 }
 # Engines that run on the host and cannot be part of a compiled step.
-HOST_ENGINES = frozenset({"loop", "loop_eager"})
+HOST_ENGINES = _sharding.HOST_ENGINES
 ENGINES = (*_ENGINES, "auto")
 
 
@@ -57,6 +59,7 @@ def clipped_grad(
   engine: str = "auto",
   chunk_size: int | None = None,
   budget_bytes: int | None = None,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[..., _lot.ClippedGrads]:
   """Transforms one record's loss into the clipped gradient sum of a lot.
 
@@ -82,6 +85,9 @@ def clipped_grad(
       beyond rounding.
     budget_bytes: Temporary memory that "auto" may plan with; None leaves it to
       the backend (`choose_engine`).
+    mesh: Devices that share the lot, each an equal part of its leading axis;
+      None runs on one. Records keep their keys, so the result is the same up
+      to the order of a sum. `chunk_size` then divides each device's part.
 
   Returns:
     `fn(params, lot, key, clip_state, *, frozen=None) -> ClippedGrads`; the
@@ -115,6 +121,13 @@ def clipped_grad(
   ) -> _lot.ClippedGrads:
     _check_axes(lot, grouped)
     _check_params(params)
+    if mesh is not None:
+      return _sharding.over_devices(run, mesh, engine)(
+        params, lot, key, clip_state, frozen
+      )
+    return run(params, lot, key, clip_state, frozen)
+
+  def run(params, lot, key, clip_state, frozen):
     name, size = engine, chunk_size
     if name == "auto":
       choice = _choose.choose_engine(
@@ -125,8 +138,8 @@ def clipped_grad(
         size = choice.chunk_size
       elif name == "scan":
         name = "vmap"
-    run = _ENGINES[name](loss_fn, rule, grouped, size)
-    return run(params, lot, key, clip_state, frozen)
+    engine_fn = _ENGINES[name](loss_fn, rule, grouped, size)
+    return engine_fn(params, lot, key, clip_state, frozen)
 
   return fn
 

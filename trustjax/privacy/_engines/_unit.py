@@ -27,6 +27,7 @@ def record_keys(key, ids):
 
 def _zero_where_invalid(valid, tree):
   def zero(leaf):
+    leaf = jnp.asarray(leaf)
     shape = valid.shape + (1,) * (leaf.ndim - valid.ndim)
     return jnp.where(jnp.reshape(valid, shape), leaf, jnp.zeros_like(leaf))
 
@@ -214,4 +215,6 @@ def report(losses, aux, valid):
 
 def zeros_like_sum(params: PyTree) -> PyTree:
   """The empty clipped sum: float32 whatever the parameters' type."""
-  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
+  return jax.tree.map(
+    lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), params
+  )

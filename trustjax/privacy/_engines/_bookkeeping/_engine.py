@@ -8,6 +8,7 @@ For a chunk of units:
   4. the clipped sum from the same inputs and cotangents.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ def bookkeeping_engine(loss_fn, rule, grouped, chunk_size):
       params, chunk, key, frozen
     )
     ledgers = _open_ledgers(program.routes, books, blocks)
-    norms = _block_norms(ledgers, max(blocks) + 1)
+    norms = _block_norms(ledgers, chunk.valid.shape[0], max(blocks) + 1)
     factors, norm, _, nonfinite = jax.vmap(
       lambda *values: _unit.unit_factors(rule, *values),
       in_axes=(0, None, 0, 0),
@@ -161,6 +162,7 @@ def _open_ledgers(routes, books, blocks):
     of_leaves = {blocks[leaf] for leaf in node.view.leaves}
     if not node.is_whole and len(of_leaves) == 1:
       kind = _GramLedger if node.by_gram else _ExplicitLedger
+      kind = _RowsLedger if _is_table(node, routes.sites) else kind
       ledgers.append(kind(node, routes.sites, parts, of_leaves.pop()))
       continue
     # Leaves that are clipped apart: form the gradient and take it apart.
@@ -192,8 +194,8 @@ class _LeafLedger:
     axes = tuple(range(1, self.arrays.ndim))
     return jnp.sum(jnp.square(self.arrays.astype(jnp.float32)), axis=axes)
 
-  def add(self, totals, arrays, weights):
-    totals[self._leaf] += _weighted(arrays, weights)
+  def weighted_sum(self, arrays, weights):
+    return {self._leaf: _weighted(arrays, weights)}
 
 
 class _GramLedger:
@@ -204,19 +206,30 @@ class _GramLedger:
     self.arrays = parts
 
   def squared_norms(self):
-    return _factors.squared_norms_by_gram(self.arrays)
+    return _factors.squared_norms(self.arrays)
 
-  def add(self, totals, arrays, weights):
-    dims = _routes.dims_of(self._node, self._sites)
-    if _adds_in_place(self._node, self._sites):
-      (leaf,) = self._node.view.leaves
-      start = jnp.reshape(totals[leaf], dims)
-      total = _factors.add_weighted_sum(start, arrays, weights)
-      totals[leaf] = jnp.reshape(total, totals[leaf].shape)
-      return
-    zeros = jnp.zeros(dims, jnp.float32)
+  def weighted_sum(self, arrays, weights):
+    zeros = jnp.zeros(_routes.dims_of(self._node, self._sites), jnp.float32)
     total = _factors.add_weighted_sum(zeros, arrays, weights)
-    _put_back(totals, self._node, self._sites, total)
+    return _put_back(self._node, self._sites, total)
+
+
+class _RowsLedger(_GramLedger):
+  """Rows of a table as it is stored: the sum goes into its place."""
+
+  def add_to(self, total, weights, finite):
+    dims = _routes.dims_of(self._node, self._sites)
+    parts = [
+      dataclasses.replace(part, right=_where_finite(finite, part.right))
+      for part in self.arrays
+    ]
+    start = jnp.reshape(total, dims)
+    added = _factors.add_weighted_sum(start, parts, weights)
+    return jnp.reshape(added, total.shape)
+
+  @property
+  def leaf(self):
+    return self._node.view.leaves[0]
 
 
 class _ExplicitLedger:
@@ -229,21 +242,21 @@ class _ExplicitLedger:
   def squared_norms(self):
     return jnp.sum(jnp.square(self.arrays), axis=(1, 2, 3))
 
-  def add(self, totals, arrays, weights):
-    _put_back(totals, self._node, self._sites, _weighted(arrays, weights))
+  def weighted_sum(self, arrays, weights):
+    return _put_back(self._node, self._sites, _weighted(arrays, weights))
 
 
-def _put_back(totals, node, sites, gradient):
+def _put_back(node, sites, gradient):
   back = _routes.unfold_node(node, sites, gradient)
-  for leaf, part in zip(node.view.leaves, back):
-    totals[leaf] += part
+  return dict(zip(node.view.leaves, back))
 
 
-def _adds_in_place(node, sites):
-  """Whether the node's matrix is the leaf itself, reshaped."""
-  rule = sites[node.sites[0]].rule
-  in_order = isinstance(rule, _sites.Rows) and rule.row_axis == 0
-  return node.view.whole and in_order
+def _is_table(node, sites):
+  """Whether a node looks up rows of a leaf as it is stored, and no more."""
+  rules = [sites[i].rule for i in node.sites]
+  return node.view.whole and all(
+    isinstance(rule, _sites.Rows) and rule.row_axis == 0 for rule in rules
+  )
 
 
 def _weighted(arrays, weights):
@@ -255,37 +268,48 @@ def _weighted(arrays, weights):
   )
 
 
-def _block_norms(ledgers, num_blocks):
+def _block_norms(ledgers, num_units, num_blocks):
   """Norm of each unit's gradient in each block, [units, blocks]."""
-  squares: list[Any] = [0.0] * num_blocks
+  squares = [jnp.zeros(num_units, jnp.float32)] * num_blocks
   for ledger in ledgers:
-    squares[ledger.block] += ledger.squared_norms()
-  units = next(s.shape[0] for s in squares if not isinstance(s, float))
-  columns = [jnp.broadcast_to(jnp.float32(s), (units,)) for s in squares]
-  return jnp.sqrt(jnp.stack(columns, axis=1))
+    squares[ledger.block] = squares[ledger.block] + ledger.squared_norms()
+  return jnp.sqrt(jnp.stack(squares, axis=1))
 
 
 def _add_clipped(total, ledgers, norms, factors):
   """Adds the clipped sum of a chunk to the total."""
   leaves, treedef = jax.tree.flatten(total)
   finite = jnp.all(jnp.isfinite(norms), axis=1)
+  others = [x for x in ledgers if not isinstance(x, _RowsLedger)]
 
-  def add(arrays):
-    totals = list(leaves)
-    for ledger, held in zip(ledgers, arrays):
-      ledger.add(totals, held, factors[:, ledger.block])
-    return totals
+  def weighted_sums(arrays):
+    sums = {}
+    for ledger, held in zip(others, arrays):
+      found = ledger.weighted_sum(held, factors[:, ledger.block])
+      for leaf, part in found.items():
+        sums[leaf] = sums[leaf] + part if leaf in sums else part
+    return sums
 
-  def replace_then_add(arrays):
+  def of_finite(arrays):
     # A factor of zero is not enough: 0 * nan is nan.
-    def replace(leaf):
-      keep = jnp.reshape(finite, finite.shape + (1,) * (leaf.ndim - 1))
-      return jnp.where(keep, leaf, jnp.zeros_like(leaf))
+    return weighted_sums(
+      jax.tree.map(lambda leaf: _where_finite(finite, leaf), arrays)
+    )
 
-    return add(jax.tree.map(replace, arrays))
-
-  # Only a chunk with a record that is not finite pays for replacing it.
-  arrays = [ledger.arrays for ledger in ledgers]
-  return jax.tree.unflatten(
-    treedef, jax.lax.cond(jnp.all(finite), add, replace_then_add, arrays)
+  # Only a chunk with a record that is not finite pays for replacing it. The
+  # total stays outside: a branch would copy it, and tables are large.
+  sums = jax.lax.cond(
+    jnp.all(finite), weighted_sums, of_finite, [x.arrays for x in others]
   )
+  for leaf, part in sums.items():
+    leaves[leaf] = leaves[leaf] + part
+  for ledger in ledgers:
+    if isinstance(ledger, _RowsLedger):
+      weights = factors[:, ledger.block]
+      leaves[ledger.leaf] = ledger.add_to(leaves[ledger.leaf], weights, finite)
+  return jax.tree.unflatten(treedef, leaves)
+
+
+def _where_finite(finite, leaf):
+  keep = jnp.reshape(finite, finite.shape + (1,) * (leaf.ndim - 1))
+  return jnp.where(keep, leaf, jnp.zeros_like(leaf))

@@ -21,11 +21,15 @@ Factors = _sites.Factors
 
 # The Gram sum cancels where positions oppose each other, and then rounding
 # could leave less than the true norm: an unclipped record and a broken bound.
-# With a_t = |l_t| |m_t| the terms are at most a_t a_s. Adding them up loses at
-# most about one rounding of (sum a_t)^2; their own roundings are independent
-# and lose about _TERM_ROUNDINGS of sum a_t^2. That much is added back.
+# With a_t = |l_t| |m_t| its rounding is measured in units of (sum a_t)^2: one
+# unit in the last place where nothing cancels, up to four for vectors at random
+# whose products round alike, up to 59 for constant vectors. All of that is
+# added back once the sum has cancelled by _CANCELLED or more, and less of it
+# before. Roundings of single terms are independent, _TERM_ROUNDINGS of a_t^2.
 _ROUNDING = float(jnp.finfo(jnp.float32).eps) / 2
 _TERM_ROUNDINGS = 16.0
+_MOST_ROUNDINGS = 64.0
+_CANCELLED = 1e4
 # Squares of vectors shorter than this may underflow to zero, however long the
 # vectors they meet. Added to every length, it bounds what is lost.
 _UNDERFLOW = 1e-18
@@ -37,7 +41,7 @@ _dot = functools.partial(
 )
 
 
-def squared_norms_by_gram(parts: Sequence[Factors]) -> Float[Array, " units"]:
+def squared_norms(parts: Sequence[Factors]) -> Float[Array, " units"]:
   """Squared norm of each unit's gradient, never forming it.
 
   Args:
@@ -46,6 +50,8 @@ def squared_norms_by_gram(parts: Sequence[Factors]) -> Float[Array, " units"]:
   Returns:
     Squared norms, at least the true ones up to their own rounding.
   """
+  if len(parts) == 1 and parts[0].is_index:
+    return _norms_of_rows(parts[0])
   if len(parts) == 1 and parts[0].right.shape[2] == 1:
     return _single_position(parts[0])
   total = jnp.float32(0)
@@ -60,10 +66,35 @@ def squared_norms_by_gram(parts: Sequence[Factors]) -> Float[Array, " units"]:
   right = jnp.concatenate([_lengths(part.right) for part in parts], axis=2)
   lengths = left * right
   lost = _UNDERFLOW * jnp.sum(left + right, axis=(1, 2))
-  of_sum = jnp.square(jnp.sum(lengths, axis=2))
-  of_terms = _TERM_ROUNDINGS * jnp.sum(jnp.square(lengths), axis=2)
-  guard = _ROUNDING * jnp.sum(of_sum + of_terms, axis=1)
-  return jnp.maximum(total, 0.0) + guard + jnp.square(lost)
+  of_sum = jnp.sum(jnp.square(jnp.sum(lengths, axis=2)), axis=1)
+  of_terms = jnp.sum(jnp.square(lengths), axis=(1, 2))
+  total = jnp.maximum(total, 0.0)
+  # Written as a product, since the total may be zero.
+  has_cancelled = of_sum >= _CANCELLED * total
+  share = jnp.where(
+    has_cancelled,
+    1.0,
+    of_sum / jnp.where(has_cancelled, 1.0, _CANCELLED * total),
+  )
+  roundings = 1.0 + (_MOST_ROUNDINGS - 1.0) * share
+  guard = _ROUNDING * (roundings * of_sum + _TERM_ROUNDINGS * of_terms)
+  return total + guard + jnp.square(lost)
+
+
+def _norms_of_rows(part):
+  """Adds positions with the same row, then squares: nothing can cancel.
+
+  A position's sum is kept at the first position with the same row, so that the
+  sums take the space of the cotangents and not that of the table.
+  """
+  units, blocks, positions, cols = part.right.shape
+  same = part.left[..., :, None] == part.left[..., None, :]
+  first = jnp.argmax(same, axis=-1)
+  lists = jnp.reshape(jnp.arange(units * blocks), (units, blocks, 1))
+  places = jnp.ravel(lists * positions + first)
+  values = jnp.reshape(part.right.astype(jnp.float32), (-1, cols))
+  sums = jnp.zeros_like(values).at[places].add(values)
+  return jnp.sum(jnp.square(jnp.reshape(sums, (units, -1))), axis=1)
 
 
 def _single_position(part):

@@ -225,7 +225,7 @@ def _cheaper(sites):
   if positions == 1:
     return True, "one position: the norm of an outer product"
   if all(isinstance(site.rule, _sites.Rows) for site in sites):
-    return True, "rows: positions are compared by their index"
+    return True, "rows: positions with the same index are added up"
   gram = blocks * positions**2 * (rows + cols)
   explicit = blocks * rows * cols * MEMORY_COST
   said = f"Gram {gram:.2g} against gradient {explicit:.2g} multiply-adds"
@@ -273,8 +273,8 @@ def node_cost(node: Node, sites: Sequence[_sites.Site]) -> NodeCost:
   if node.by_gram and all(isinstance(s.rule, _sites.Rows) for s in used):
     return NodeCost(
       route="rows",
-      operations=float(blocks * positions**2 * cols),
-      bytes=held + grams,
+      operations=float(blocks * positions * (cols + positions)),
+      bytes=held + 4.0 * blocks * positions * cols + grams / 4,
       positions=positions,
     )
   if node.by_gram:

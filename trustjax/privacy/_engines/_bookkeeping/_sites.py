@@ -241,13 +241,13 @@ class Rows:
       record, [*stacked, *summed, *range(len(site.loops), record.ndim)]
     )
     right = _arrange(cotangent, site, (), self.position_axes, self.feature_axes)
-    rows = jnp.reshape(rows, right.shape[:2]).astype(jnp.int32)
+    rows = jnp.reshape(rows, right.shape[:2])
     if not self.clamp:
       exists = (rows >= 0) & (rows < num_rows)
       right = jnp.where(exists[:, :, None], right, jnp.zeros_like(right))
-    return Factors(
-      left=jnp.clip(rows, 0, num_rows - 1), right=right, is_index=True
-    )
+    # Clipped in the type of the index: a large unsigned one must not wrap.
+    left = jnp.clip(rows, 0, num_rows - 1).astype(jnp.int32)
+    return Factors(left=left, right=right, is_index=True)
 
   def unfold(self, gradient, site):
     stacked, _ = site.loop_sizes()
@@ -361,6 +361,12 @@ def find_rule(eqn, inputs: Sequence) -> tuple[Any, int, int] | None:
     return None
   (side,) = sides
   name = eqn.primitive.name
+  data = [v for v in inputs if not isinstance(v, _views.Alias)]
+  if name in ("dot_general", "conv_general_dilated") and not all(
+    jnp.issubdtype(value.dtype, jnp.floating)
+    for value in (*data, *(out.aval for out in eqn.outvars))
+  ):
+    return None  # Complex products: only the real part reaches the parameter.
   if name == "dot_general":
     return Dot.of(eqn, side), side, 1 - side
   if side == 0 and name == "gather":

@@ -81,10 +81,28 @@ def interpret(jaxpr, consts: Sequence, inputs: Sequence, tape: Tape) -> list:
   def read(atom):
     return atom.val if isinstance(atom, jex.Literal) else values[atom]
 
-  for eqn in jaxpr.eqns:
+  for eqn in _needed(jaxpr):
     outputs = _run_equation(eqn, [read(atom) for atom in eqn.invars], tape)
     values.update(zip(eqn.outvars, outputs))
   return [read(atom) for atom in jaxpr.outvars]
+
+
+def _needed(jaxpr) -> list:
+  """Equations that the outputs depend on, or that have an effect.
+
+  The compiler drops the others anyway, but a site among them would be tapped,
+  and its books kept for nothing.
+  """
+  needed, equations = set(_variables(jaxpr.outvars)), []
+  for eqn in reversed(jaxpr.eqns):
+    if eqn.effects or not needed.isdisjoint(eqn.outvars):
+      equations.append(eqn)
+      needed.update(_variables(eqn.invars))
+  return equations[::-1]
+
+
+def _variables(atoms):
+  return [atom for atom in atoms if not isinstance(atom, jex.Literal)]
 
 
 def plain(value):
@@ -96,6 +114,8 @@ def _run_equation(eqn, inputs, tape):
   if not any(isinstance(value, _views.Alias) for value in inputs):
     return _bind(eqn, inputs)
   name = eqn.primitive.name
+  if not eqn.outvars:  # A print or a callback: nothing to differentiate.
+    return _bind(eqn, [plain(value) for value in inputs])
   if name in _WRAPPERS:
     inner = eqn.params[_WRAPPERS[name]]
     # Some hold a closed jaxpr, some an open one without constants.
@@ -128,14 +148,14 @@ def _run_equation(eqn, inputs, tape):
 def _run_scan(eqn, inputs, tape):
   """Enters a loop: constant parameters, and those stacked along it."""
   params, loop = eqn.params, object()
-  num_consts, num_carry = params["num_consts"], params["num_carry"]
+  closed = params["jaxpr"]
+  num_consts, num_carry = _scan_sizes(eqn, closed.jaxpr)
   consts = inputs[:num_consts]
   carry = [
     tape.use(value, "scan carry")
     for value in inputs[num_consts : num_consts + num_carry]
   ]
   stacked = inputs[num_consts + num_carry :]
-  closed = params["jaxpr"]
 
   def run(inner, carry, rows):
     rows = [
@@ -157,7 +177,9 @@ def _run_scan(eqn, inputs, tape):
   found: list[_sites.Site] = []
   rows = [plain(value) for value in stacked]
   jax.eval_shape(
-    take_stock, carry, jax.eval_shape(lambda: [row[0] for row in rows])
+    take_stock,
+    carry,
+    [jax.ShapeDtypeStruct(row.shape[1:], row.dtype) for row in rows],
   )
 
   def body(carry, now):
@@ -181,6 +203,23 @@ def _run_scan(eqn, inputs, tape):
   )
   tape.records.extend(records)
   return [*carry, *outputs]
+
+
+def _scan_sizes(eqn, body) -> tuple[int, int]:
+  """How many constants a scan has, and how many carried values.
+
+  Read off the shapes, because JAX versions spell the parameters differently:
+  what is iterated over has one more axis outside of the body than inside.
+  """
+  num_stacked = sum(
+    outer.aval.ndim != inner.aval.ndim
+    for outer, inner in zip(eqn.invars, body.invars, strict=True)
+  )
+  num_carry = sum(
+    outer.aval.ndim == inner.aval.ndim
+    for outer, inner in zip(eqn.outvars, body.outvars, strict=True)
+  )
+  return len(eqn.invars) - num_stacked - num_carry, num_carry
 
 
 def _bind(eqn, values) -> list:
