@@ -21,6 +21,7 @@ MODELS = {
     "transformer",
     {"num_layers": 2, "dim": 8, "num_heads": 2, "ff_dim": 12},
   ),
+  "bert": ("bert", {"num_layers": 2, "dim": 8, "num_heads": 2, "ff_dim": 12}),
 }
 
 

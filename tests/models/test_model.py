@@ -246,6 +246,14 @@ def test_parameter_counts_by_hand():
     "transformer": (
       (v + examples.TIME) * d + 2 * encoder + 2 * d + (d + 1) * (n + s)
     ),
+    # Two segments and the pooler on top of what a transformer has.
+    "bert": (
+      (v + examples.TIME + 2) * d
+      + 2 * encoder
+      + 2 * d
+      + (d + 1) * d
+      + (d + 1) * (n + s)
+    ),
   }
   for kind, count in expected.items():
     assert models.num_params(_params(kind)) == count, kind

@@ -8,7 +8,8 @@ from trustjax import models
 
 
 def test_names():
-  assert models.model_names() == ("mean_pool", "bilstm", "transformer")
+  expected = ("mean_pool", "bilstm", "transformer", "bert")
+  assert models.model_names() == expected
   for name in models.model_names():
     assert models.make_model(name, **examples.SIZES).name.startswith(name)
 
@@ -41,6 +42,12 @@ def test_unknown_field_lists_the_fields():
     ("transformer", "num_heads", 0),
     ("transformer", "num_layers", 0),
     ("transformer", "dropout", 2.0),
+    ("bert", "size", "huge"),
+    ("bert", "num_heads", 3),
+    ("bert", "ff_dim", 0),
+    ("bert", "num_token_types", -1),
+    ("bert", "norm_epsilon", 0.0),
+    ("bert", "dropout", 1.0),
   ],
 )
 def test_impossible_fields_are_named(name, field, value):
@@ -55,6 +62,37 @@ def test_impossible_sizes_are_named(name, field):
     models.make_model(name, **(examples.SIZES | {field: 0}))
 
 
+def test_language_models_by_name():
+  assert models.language_model_names() == ("decoder",)
+  model = models.make_language_model(
+    "decoder", vocab_size=9, max_length=5, size="mini", num_layers=3
+  )
+  assert model.name == "decoder"
+  assert model.fields["num_layers"] == 3 and model.fields["dim"] == 256
+  with pytest.raises(ValueError, match=r"'gru'; allowed are \['decoder'\]"):
+    models.make_language_model("gru", vocab_size=9, max_length=5)
+  with pytest.raises(ValueError, match=r"\['depth'\].*'num_layers'"):
+    models.make_language_model("decoder", vocab_size=9, max_length=5, depth=2)
+
+
+@pytest.mark.parametrize(
+  "field, value",
+  [
+    ("vocab_size", 0),
+    ("max_length", 0),
+    ("size", "huge"),
+    ("num_heads", 3),
+    ("num_layers", 0),
+    ("dropout", 1.0),
+    ("norm_epsilon", float("inf")),
+  ],
+)
+def test_impossible_fields_of_the_decoder_are_named(field, value):
+  sizes = {"vocab_size": 9, "max_length": 5}
+  with pytest.raises(ValueError, match=f"{field}: got {value!r}"):
+    models.make_language_model("decoder", **(sizes | {field: value}))
+
+
 def test_a_bilstm_with_characters_needs_them():
   model = models.make_model("bilstm", **examples.SIZES, num_chars=11)
   params = jax.jit(model.init)(jax.random.key(0))
@@ -64,9 +102,10 @@ def test_a_bilstm_with_characters_needs_them():
     model.apply(params, record)
 
 
-def test_too_many_positions_for_the_encoder():
+@pytest.mark.parametrize("name", ["transformer", "bert"])
+def test_too_many_positions_for_the_encoder(name):
   model = models.make_model(
-    "transformer", **(examples.SIZES | {"max_length": 5}), dim=4, ff_dim=4
+    name, **(examples.SIZES | {"max_length": 5}), dim=4, ff_dim=4
   )
   params = jax.jit(model.init)(jax.random.key(0))
   with pytest.raises(ValueError, match=r"got 7 positions; the model has 5"):

@@ -4,24 +4,43 @@ Model                 init, embed, encode, heads, word_table, apply
 mean_pool_tagger      few parameters, for strong privacy
 bilstm_tagger         BiLSTM with an optional character CNN
 transformer_encoder   pre-norm encoder in tiny, mini and base sizes
-make_model            by name, for configs
-losses                the joint loss of one record
+bert_encoder          post-norm encoder: BERT and DistilBERT
+LanguageModel         init, embed, encode, logits, word_table, apply
+transformer_decoder   causal decoder: GPT-2
+make_model            a tagger by name, for configs
+make_language_model   a language model by name
+load_encoder          BERT and DistilBERT from safetensors
+load_decoder          GPT-2 from safetensors
+save_decoder          GPT-2 to safetensors
+losses                the joint loss and the next-token loss of one record
 metrics               intent accuracy, span F1, exact frames
 predict, evaluate     over a whole split
 """
 
 from trustjax.models import losses as losses
 from trustjax.models import metrics as metrics
+from trustjax.models._bert import bert_encoder as bert_encoder
 from trustjax.models._bilstm import bilstm_tagger as bilstm_tagger
+from trustjax.models._decoder import transformer_decoder as transformer_decoder
 from trustjax.models._evaluation import Evaluation as Evaluation
 from trustjax.models._evaluation import evaluate as evaluate
 from trustjax.models._evaluation import predict as predict
 from trustjax.models._evaluation import tag_sequences as tag_sequences
+from trustjax.models._language_model import LanguageModel as LanguageModel
 from trustjax.models._mean_pool import mean_pool_tagger as mean_pool_tagger
 from trustjax.models._model import Model as Model
 from trustjax.models._model import NluLogits as NluLogits
 from trustjax.models._model import model_from_module as model_from_module
 from trustjax.models._model import num_params as num_params
+from trustjax.models._pretrained import load_decoder as load_decoder
+from trustjax.models._pretrained import load_encoder as load_encoder
+from trustjax.models._pretrained import save_decoder as save_decoder
+from trustjax.models._registry import (
+  language_model_names as language_model_names,
+)
+from trustjax.models._registry import (
+  make_language_model as make_language_model,
+)
 from trustjax.models._registry import make_model as make_model
 from trustjax.models._registry import model_names as model_names
 from trustjax.models._transformer import (

@@ -22,10 +22,14 @@ class JointHead(nnx.Module):
     self.slots = nnx.Linear(hidden_dim, num_slots, rngs=rngs)
 
   def __call__(
-    self, hidden: Float[Array, "time hidden"], mask: Bool[Array, " time"]
+    self,
+    hidden: Float[Array, "time hidden"],
+    mask: Bool[Array, " time"],
+    pooled: Float[Array, " hidden"] | None = None,
   ) -> _model.NluLogits:
-    """Scores an utterance from its hidden states."""
-    pooled = _model.masked_mean(hidden, mask)
+    """Scores an utterance; `pooled` replaces the mean under the intent."""
+    if pooled is None:
+      pooled = _model.masked_mean(hidden, mask)
     return _model.NluLogits(
       intent=self.intent(pooled[None, :])[0], slots=self.slots(hidden)
     )

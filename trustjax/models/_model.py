@@ -100,6 +100,36 @@ class TaggerModule(Protocol):
     ...
 
 
+def pure_module(
+  name: str, make: Callable[[nnx.Rngs], Any]
+) -> tuple[Callable[[Key[Array, ""]], Params], Callable[[Params], Any]]:
+  """Cuts a flax.nnx module into initial parameters and everything else.
+
+  Args:
+    name: For the error.
+    make: Builds the module. All its state must be parameters.
+
+  Returns:
+    `init`: key -> params, and `bind`: params -> the module that holds them.
+
+  Raises:
+    ValueError: The module holds state that is not a parameter.
+  """
+  abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+  graph, _, rest = nnx.split(abstract, nnx.Param, ...)
+  if jax.tree.leaves(rest):
+    raise ValueError(f"model {name!r} holds state besides its parameters")
+
+  def init(key):
+    _, params, _ = nnx.split(make(nnx.Rngs(params=key)), nnx.Param, ...)
+    return nnx.to_pure_dict(params)
+
+  def bind(params):
+    return nnx.merge(graph, nnx.State(params), rest)  # pyright: ignore
+
+  return init, bind
+
+
 def model_from_module(
   name: str, make: Callable[[nnx.Rngs], TaggerModule]
 ) -> Model:
@@ -116,27 +146,17 @@ def model_from_module(
   Raises:
     ValueError: The module holds state that is not a parameter.
   """
-  abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
-  graph, _, rest = nnx.split(abstract, nnx.Param, ...)
-  if jax.tree.leaves(rest):
-    raise ValueError(f"model {name!r} holds state besides its parameters")
-
-  def module(params) -> TaggerModule:
-    return nnx.merge(graph, nnx.State(params), rest)  # pyright: ignore
-
-  def init(key):
-    _, params, _ = nnx.split(make(nnx.Rngs(params=key)), nnx.Param, ...)
-    return nnx.to_pure_dict(params)
+  init, module = pure_module(name, make)
 
   def embed(params, example):
-    return module(params).embed(_as_jax(example))
+    return module(params).embed(as_jax(example))
 
   def encode(params, embeddings, mask, key=None):
-    embeddings, mask = _as_jax((embeddings, mask))
+    embeddings, mask = as_jax((embeddings, mask))
     return module(params).encode(embeddings, mask, key)
 
   def heads(params, hidden, mask):
-    return module(params).heads(*_as_jax((hidden, mask)))
+    return module(params).heads(*as_jax((hidden, mask)))
 
   return Model(
     name=name,
@@ -148,7 +168,7 @@ def model_from_module(
   )
 
 
-def _as_jax(arrays):
+def as_jax(arrays: Any) -> Any:
   """NumPy arrays are welcome outside of jit, too."""
   return jax.tree.map(jnp.asarray, arrays)
 

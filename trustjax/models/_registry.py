@@ -2,13 +2,23 @@
 
 import inspect
 
-from trustjax.models import _bilstm, _mean_pool, _model, _transformer
+from trustjax.models import (
+  _bert,
+  _bilstm,
+  _decoder,
+  _language_model,
+  _mean_pool,
+  _model,
+  _transformer,
+)
 
 _MODELS = {
   "mean_pool": _mean_pool.mean_pool_tagger,
   "bilstm": _bilstm.bilstm_tagger,
   "transformer": _transformer.transformer_encoder,
+  "bert": _bert.bert_encoder,
 }
+_LANGUAGE_MODELS = {"decoder": _decoder.transformer_decoder}
 # Sizes that follow from the data; a model takes those it knows.
 _FROM_DATA = ("vocab_size", "num_intents", "num_slots", "max_length")
 
@@ -30,7 +40,7 @@ def make_model(
   """Builds a model by name.
 
   Args:
-    name: "mean_pool", "bilstm" or "transformer".
+    name: "mean_pool", "bilstm", "transformer" or "bert".
     vocab_size: Rows of the word table.
     num_intents: Intents.
     num_slots: Slot labels.
@@ -43,20 +53,51 @@ def make_model(
   Raises:
     ValueError: The name or a field is unknown, or a value is not allowed.
   """
-  if name not in _MODELS:
-    raise ValueError(f"model.name: got {name!r}; allowed are {list(_MODELS)}")
-  known = inspect.signature(_MODELS[name]).parameters
-  unknown = sorted(set(fields) - set(known))
-  if unknown:
-    allowed = sorted(set(known) - set(_FROM_DATA))
-    raise ValueError(
-      f"model {name!r}: got unknown fields {unknown}; allowed are {allowed}"
-    )
   sizes = dict(
     vocab_size=vocab_size,
     num_intents=num_intents,
     num_slots=num_slots,
     max_length=max_length,
   )
+  return _build(_MODELS, name, sizes, fields)
+
+
+def language_model_names() -> tuple[str, ...]:
+  """Names that `make_language_model` takes."""
+  return tuple(_LANGUAGE_MODELS)
+
+
+def make_language_model(
+  name: str, *, vocab_size: int, max_length: int, **fields
+) -> _language_model.LanguageModel:
+  """Builds a language model by name.
+
+  Args:
+    name: "decoder".
+    vocab_size: Rows of the word table.
+    max_length: Positions of an example.
+    **fields: Further fields of the model, such as `dim`.
+
+  Returns:
+    The language model.
+
+  Raises:
+    ValueError: The name or a field is unknown, or a value is not allowed.
+  """
+  sizes = dict(vocab_size=vocab_size, max_length=max_length)
+  return _build(_LANGUAGE_MODELS, name, sizes, fields)
+
+
+def _build(builders, name, sizes, fields):
+  """Calls the builder of a name with its fields and the sizes it knows."""
+  if name not in builders:
+    raise ValueError(f"model.name: got {name!r}; allowed are {list(builders)}")
+  known = inspect.signature(builders[name]).parameters
+  unknown = sorted(set(fields) - set(known))
+  if unknown:
+    allowed = sorted(set(known) - set(_FROM_DATA))
+    raise ValueError(
+      f"model {name!r}: got unknown fields {unknown}; allowed are {allowed}"
+    )
   usable = {field: n for field, n in sizes.items() if field in known}
-  return _MODELS[name](**usable, **fields)
+  return builders[name](**usable, **fields)

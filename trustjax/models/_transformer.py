@@ -4,16 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from trustjax.models import _heads, _model
-
-# Layers, width, attention heads, feed-forward width.
-SIZES = {
-  "tiny": (2, 128, 2, 512),
-  "mini": (4, 256, 4, 1024),
-  "base": (12, 768, 12, 3072),
-}
-# Far below any score, and finite, so that a fully masked row stays finite.
-_MASKED = -1e9
+from trustjax.models import _heads, _model, _transformer_parts
 
 
 class EncoderLayer(nnx.Module):
@@ -41,15 +32,10 @@ class EncoderLayer(nnx.Module):
     return hidden + _model.dropout(self.ff_out(widened), self.rate, keys[1])
 
   def _attend(self, inputs, mask):
-    time, dim = inputs.shape
-    shape = (time, 3, self.num_heads, dim // self.num_heads)
-    query, key, value = jnp.moveaxis(jnp.reshape(self.qkv(inputs), shape), 1, 0)
-    scores = jnp.einsum("qhd,khd->hqk", query, key)
-    scores = scores * (shape[-1] ** -0.5)
-    scores = jnp.where(mask[None, None, :], scores, _MASKED)
-    weights = jax.nn.softmax(scores, axis=-1)
-    mixed = jnp.einsum("hqk,khd->qhd", weights, value)
-    return self.out(jnp.reshape(mixed, (time, dim)))
+    mixed = _transformer_parts.self_attention(
+      self.qkv(inputs), mask[None, :], self.num_heads
+    )
+    return self.out(mixed)
 
 
 class _TransformerTagger(nnx.Module):
@@ -78,11 +64,8 @@ class _TransformerTagger(nnx.Module):
     return self.words(example["tokens"])
 
   def encode(self, embeddings, mask, key):
-    time, longest = embeddings.shape[0], self.positions.shape[0]
-    if time > longest:
-      raise ValueError(
-        f"time: got {time} positions; the model has {longest} (max_length)"
-      )
+    time = embeddings.shape[0]
+    _transformer_parts.check_time(time, self.positions.shape[0])
     keys = [None] * (self.num_layers + 1)
     if key is not None:
       keys = jax.random.split(key, self.num_layers + 1)
@@ -136,34 +119,23 @@ def transformer_encoder(
   References:
     Vaswani et al., 2017; Xiong et al., 2020 (pre-norm).
   """
-  if size not in SIZES:
-    raise ValueError(f"size: got {size!r}; allowed are {list(SIZES)}")
   _model.check_rate("dropout", dropout)
-  given = (num_layers, dim, num_heads, ff_dim)
-  layers, width, heads, ff = (
-    usual if own is None else own for own, usual in zip(given, SIZES[size])
+  widths = _transformer_parts.resolve_size(
+    size, num_layers=num_layers, dim=dim, num_heads=num_heads, ff_dim=ff_dim
   )
   _model.check_sizes(
     vocab_size=vocab_size,
     num_intents=num_intents,
     num_slots=num_slots,
     max_length=max_length,
-    num_layers=layers,
-    dim=width,
-    num_heads=heads,
-    ff_dim=ff,
   )
-  if width % heads:
-    raise ValueError(
-      f"num_heads: got {heads}; it must divide the width {width}"
-    )
   return _model.model_from_module(
     f"transformer_{size}",
     lambda rngs: _TransformerTagger(
       (num_intents, num_slots),
       vocab_size,
       max_length,
-      (layers, width, heads, ff),
+      widths,
       dropout,
       rngs,
     ),

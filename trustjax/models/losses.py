@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from trustjax.models import _model
+from trustjax.models import _language_model, _model
 
 
 def joint_loss(
@@ -74,6 +74,50 @@ def joint_loss(
     return loss, {
       "intent_correct": intent_correct,
       "slot_correct": slot_correct,
+    }
+
+  return loss_fn
+
+
+def language_model_loss(
+  model: _language_model.LanguageModel,
+) -> Callable[..., tuple[Float[Array, ""], dict[str, Any]]]:
+  """Mean cross-entropy of the next token, in nats.
+
+  A position counts where it and the next one are in the mask: the first token
+  of a record is given, and nothing is predicted behind its end. The mean runs
+  over this record's own positions, which a per-record clip allows; a record
+  with fewer than two tokens (the padding of a lot) has zero loss and gradient.
+
+  Args:
+    model: The language model.
+
+  Returns:
+    `loss_fn(params, example, key) -> (loss, aux)` of examples with tokens
+    [time] and mask [time]; aux holds `token_correct` (mean over the predicted
+    positions) and `num_predicted`, so that loss x num_predicted is the
+    negative log-likelihood of the record. A key of None evaluates.
+
+  Raises:
+    ValueError: (from loss_fn) An example has a single position.
+  """
+
+  def loss_fn(params, example, key):
+    tokens, mask = jnp.asarray(example["tokens"]), jnp.asarray(example["mask"])
+    if tokens.shape[0] < 2:
+      raise ValueError(
+        f"tokens: got {tokens.shape[0]} positions; predicting the next token"
+        " needs at least 2"
+      )
+    embeddings = model.embed(params, example)
+    hidden = model.encode(params, embeddings, mask, key)
+    # The last position predicts nothing, so it is not scored at all.
+    logits = model.logits(params, hidden[:-1])
+    predicted = mask[:-1] & mask[1:]
+    loss, correct = _cross_entropy(logits, tokens[1:], predicted)
+    return loss, {
+      "token_correct": correct,
+      "num_predicted": predicted.astype(loss.dtype).sum(),
     }
 
   return loss_fn
