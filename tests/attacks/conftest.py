@@ -1,0 +1,10 @@
+"""Attacks are pure functions of ours: no implicit promotion."""
+
+import jax
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_implicit_promotion():
+  with jax.numpy_dtype_promotion("strict"):
+    yield
