@@ -54,17 +54,13 @@ def make_task(config: _config_flags.Config) -> _arm_training.Task:
   model_fields = _arms.given(config.model)
   if prepared.max_chars is not None and config.model.name == "bilstm":
     model_fields["num_chars"] = len(prepared.characters)
-  model, initial = _make_model(prepared, dict(model_fields))
-  frozen = None
+  model, everything = _make_model(prepared, dict(model_fields))
+  initial, frozen = everything, None
   if config.trainable:
-    everything = initial
     _, frozen = privacy.partition(
       everything(jax.random.key(0)), config.trainable
     )
-
-    def initial(key):
-      return privacy.partition(everything(key), config.trainable)[0]
-
+    initial = functools.partial(_trained_part, everything, config.trainable)
   return _arm_training.Task(
     corpus=prepared,
     model=model,
@@ -82,6 +78,11 @@ def make_task(config: _config_flags.Config) -> _arm_training.Task:
       "data": prepared.fingerprint(),
     },
   )
+
+
+def _trained_part(everything, trainable, key):
+  """The first parameters of those that are trained."""
+  return privacy.partition(everything(key), trainable)[0]
 
 
 def _make_model(prepared, fields):

@@ -1,8 +1,9 @@
 """Private fine-tuning of BERT or DistilBERT: the last layers and the head.
 
-Command: python -m experiments.private_training \\
-  --config=configs/private_training/finetune_bert.py \\
-  --config.model.pretrained_dir=BERT --config.data.vocabulary_file=BERT/vocab.txt \\
+Command: python -m experiments.private_training \
+  --config=configs/private_training/finetune_bert.py \
+  --config.model.pretrained_dir=BERT \
+  --config.data.vocabulary_file=BERT/vocab.txt \
   --config.data.manual_dir=DIR --workdir=OUT
 
 BERT holds config.json, model.safetensors and vocab.txt (extra [pretrained]).

@@ -1,6 +1,7 @@
 """One lot over several devices: each clips its part, sums are added."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec
@@ -52,13 +53,14 @@ def over_devices(
       num_nonfinite=dropped,
     )
 
+  specs: Any = dict(
+    sum=whole, norms=split, losses=split, aux=split, num_nonfinite=whole
+  )
   sharded = jax.shard_map(
     part,
     mesh=mesh,
     in_specs=(whole, split, whole, whole, whole),
-    out_specs=_lot.ClippedGrads(
-      sum=whole, norms=split, losses=split, aux=split, num_nonfinite=whole
-    ),
+    out_specs=_lot.ClippedGrads(**specs),
     # The engines' loops carry sums that start equal and then differ.
     check_vma=False,
   )
