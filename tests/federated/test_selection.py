@@ -360,6 +360,7 @@ def test_examples_per_round_of_the_heavy_tailed_population(
   # The mean of five populations against the mean of twenty others.
   allowed = 4 * deviation * np.sqrt(1 / 5 + 1 / 20)
   assert abs(np.mean(examples) - per_round) < allowed
-  # Ties among the most active are broken anew in each round.
-  slack = 12 if strategy.kind == "top" else 0.03 * distinct
+  # The count varies by 3.3 % between populations under gamma 2 (20 of them), so
+  # 4 standard errors of the difference are 6.6 %. Under "top", only ties vary.
+  slack = 12 if strategy.kind == "top" else 0.066 * distinct
   assert abs(np.mean(devices) - distinct) < slack
