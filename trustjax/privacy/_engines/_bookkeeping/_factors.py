@@ -23,9 +23,9 @@ Factors = _sites.Factors
 # could leave less than the true norm: an unclipped record and a broken bound.
 # With a_t = |l_t| |m_t| its rounding is measured in units of (sum a_t)^2: one
 # unit in the last place where nothing cancels, up to four for vectors at random
-# whose products round alike, up to 59 for constant vectors. All of that is
-# added back once the sum has cancelled by _CANCELLED or more, and less of it
-# before. Roundings of single terms are independent, _TERM_ROUNDINGS of a_t^2.
+# whose products round alike. What is added back is empirical and NOT a bound:
+# wide constant vectors lose over a hundred units, see "Known defect" in the
+# README. Roundings of single terms are independent, _TERM_ROUNDINGS of a_t^2.
 _ROUNDING = float(jnp.finfo(jnp.float32).eps) / 2
 _TERM_ROUNDINGS = 16.0
 _MOST_ROUNDINGS = 64.0
