@@ -104,6 +104,34 @@ def test_equals_all_pairs(online, with_population, gamma):
     np.testing.assert_allclose(every[target], want, atol=1e-12)
 
 
+def test_a_record_that_only_the_target_memorised_keeps_its_digits():
+  # p = 1 under the target and 1e-20 elsewhere: a subtraction would leave 0.
+  log_p = np.full((4, 1), np.log(1e-20))
+  log_p[1] = 0.0
+  population = np.zeros((4, 3))
+  population[1] = np.log([1e19, 1e20 * 1.01, 1e21]) - np.log(1e22)
+  population[[0, 2, 3]] = np.log(1e-22)
+  member = np.zeros((4, 1), bool)
+  for target in (1, None):
+    scores = attacks.rmia_scores(
+      log_p, member, population, target=target, online=False, a=1.0
+    )
+    # Ratio 1e20 against 1e19, 1.01e20 and 1e21.
+    assert np.ravel(scores if target else scores[1]).tolist() == [1 / 3]
+
+
+def test_a_population_point_without_shadows_only_matters_where_it_is_used():
+  x, member, z, z_member = probabilities()
+  z_member[:, 0] = np.arange(8) != 5
+  options = {"population_member": z_member, "online": False}
+  # Every other target was trained on it and leaves it out.
+  attacks.rmia_scores(x, member, z, target=0, **options)
+  with pytest.raises(ValueError, match=r"member\[:, 0\].* target 5"):
+    attacks.rmia_scores(x, member, z, target=5, **options)
+  with pytest.raises(ValueError, match=r"member\[:, 0\].* target 5"):
+    attacks.rmia_scores(x, member, z, target=None, **options)
+
+
 def test_finds_members():
   x, member, z, _ = probabilities(1, models=16, records=300, population=500)
   for online in (True, False):

@@ -86,23 +86,29 @@ def rmia_scores(
       "population_member", population_member, population.shape
     )
     online_population = online
-  population_a = 1.0 if online and not online_population else a
-  ratios = _log_ratios(values, member, target, online=online, a=a)
+  indices = _shadows.targets(target, values.shape[0])
+  usable = ~inside[indices]
+  if not usable.any(axis=1).all():
+    index = indices[int(np.argmin(usable.any(axis=1)))]
+    raise ValueError(
+      f"population_member[{index}]: the target was trained on every"
+      " population point; give points that it never saw"
+    )
+  everything = np.ones((len(indices), values.shape[1]), bool)
+  ratios = _log_ratios(values, member, target, everything, online=online, a=a)
   ratios_z = _log_ratios(
-    population, inside, target, online=online_population, a=population_a
+    population,
+    inside,
+    target,
+    usable,
+    online=online_population,
+    a=1.0 if online and not online_population else a,
   )
   scores = []
-  for row, index in enumerate(_shadows.targets(target, values.shape[0])):
-    usable = ratios_z[row][~inside[index]]
-    if not usable.size:
-      raise ValueError(
-        f"population_member[{index}]: the target was trained on every"
-        " population point; give points that it never saw"
-      )
-    below = np.searchsorted(
-      np.sort(usable), ratios[row] - np.log(gamma), side="right"
-    )
-    scores.append(below / usable.size)
+  for ratio, ratio_z, use in zip(ratios, ratios_z, usable):
+    others = np.sort(ratio_z[use])
+    below = np.searchsorted(others, ratio - np.log(gamma), side="right")
+    scores.append(below / others.size)
   return scores[0] if target is not None else np.stack(scores)
 
 
@@ -224,16 +230,16 @@ def _log_probabilities(field, array):
   return values
 
 
-def _log_ratios(log_p, member, target, *, online, a):
+def _log_ratios(log_p, member, target, used, *, online, a):
   """Log p(x | target) - log p(x), [targets, points].
 
   Each target's means leave that target out: sums over the models before it
   and behind it are joined, so that a point which the target alone has
   memorised does not drown the others by a subtraction.
   """
-  log_out = _log_mean_of_others(log_p, ~member, target, "out")
+  log_out = _log_mean_of_others(log_p, ~member, target, used, "out")
   if online:
-    log_in = _log_mean_of_others(log_p, member, target, "in")
+    log_in = _log_mean_of_others(log_p, member, target, used, "in")
     log_mean = np.logaddexp(log_out, log_in) - np.log(2)
   else:
     with np.errstate(divide="ignore"):
@@ -243,10 +249,14 @@ def _log_ratios(log_p, member, target, *, online, a):
   return log_p[_shadows.targets(target, len(log_p))] - log_mean
 
 
-def _log_mean_of_others(log_p, where, target, side):
-  """Log of the mean of p over the other models that count."""
+def _log_mean_of_others(log_p, where, target, used, side):
+  """Log of the mean of p over the other models that count.
+
+  Points that a target does not use may lack such a model.
+  """
   indices = _shadows.targets(target, len(log_p))
   count = where.sum(axis=0) - where[indices]
+  count = np.where(used, count, np.maximum(count, 1))
   for row, index in enumerate(indices):
     _shadows.check_counts(count[row], side, 1, index)
   counted = np.where(where, log_p, -np.inf)
