@@ -6,6 +6,7 @@ import platform
 from typing import Any
 
 import jax
+import numpy as np
 
 from experiments import _benchmark_clock, _benchmark_methods, _config_flags
 from trustjax import reporting
@@ -19,6 +20,7 @@ _COLUMNS = (
   reporting.Column("setting"),
   reporting.Column("method"),
   reporting.Column("seconds_per_step", "time per step", "s"),
+  reporting.Column("tokens_per_second", "tokens/s", format=".3g"),
   reporting.Column("ratio_to_non_private", "ratio, full slots"),
   reporting.Column("ratio_drawn_lots", "ratio, drawn lots"),
   reporting.Column("padding_share", "padding", format=".0%"),
@@ -72,6 +74,10 @@ def record(
     key = f"{setting.key}/{name}"
     results.measure(
       f"{key}/seconds_per_step", reporting.bootstrap_median(timing.seconds)
+    )
+    tokens = setting.batch_size * setting.examples["tokens"].shape[1]
+    results.set(
+      f"{key}/tokens_per_second", tokens / float(np.median(timing.seconds))
     )
     # A slow method ran in the first rounds only: pair it with those.
     reference = seconds[best][: len(timing.seconds)]

@@ -14,6 +14,8 @@ from trustjax import models, privacy
 Setting = _benchmark_methods.Setting
 Method = _benchmark_methods.Method
 
+_COMPUTE_DTYPES = ("float32", "bfloat16")
+
 
 def make_setting(
   label: str,
@@ -25,6 +27,7 @@ def make_setting(
   num_intents: int,
   num_slots: int,
   intent_only: bool = False,
+  compute_dtype: str = "float32",
   **fields: Any,
 ) -> Setting:
   """Builds a model, its loss and records for it.
@@ -38,15 +41,26 @@ def make_setting(
     num_intents: Intents.
     num_slots: Slot labels.
     intent_only: Classify records and leave the slots alone.
+    compute_dtype: "float32", or "bfloat16" for mixed precision: parameters and
+      optimiser stay float32, the loss computes on rounded copies.
     **fields: Further fields of the model.
 
   Returns:
     The setting, the same whenever it is built.
+
+  Raises:
+    ValueError: Unknown `compute_dtype`, or an impossible field.
   """
+  if compute_dtype not in _COMPUTE_DTYPES:
+    raise ValueError(
+      f"compute_dtype: got {compute_dtype!r}; allowed are"
+      f" {list(_COMPUTE_DTYPES)}"
+    )
   if model in models.language_model_names():
-    return _language_setting(
+    setting = _language_setting(
       label, model, batch_size, length, vocab_size, fields
     )
+    return _in_precision(setting, compute_dtype)
   setting = _benchmark_methods.make_setting(
     model,
     batch_size,
@@ -67,7 +81,21 @@ def make_setting(
       **fields,
     )
     changes["loss_fn"] = _intent_loss(tagger)
-  return dataclasses.replace(setting, **changes)
+  setting = dataclasses.replace(setting, **changes)
+  return _in_precision(setting, compute_dtype)
+
+
+def _in_precision(setting, compute_dtype):
+  """The setting with a loss that computes on rounded parameters."""
+  if compute_dtype == "float32":
+    return setting
+
+  def loss_fn(params, example, key):
+    rounded = jax.tree.map(lambda leaf: leaf.astype(compute_dtype), params)
+    loss, aux = setting.loss_fn(rounded, example, key)
+    return loss.astype(jnp.float32), aux
+
+  return dataclasses.replace(setting, loss_fn=loss_fn)
 
 
 def _intent_loss(tagger):

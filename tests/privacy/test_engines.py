@@ -468,7 +468,8 @@ def test_groups_with_empty_last_slots_equal_the_loop(engine, chunk, filled):
   args = (network, privacy.AutoClip(), network_params(), lot)
   got = clipped(*args, engine, chunk and 1, 8)
   want = clipped(*args, "loop", None, 8)
-  chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
+  # Book-keeping's norms bound the rounding of its sums, slot by slot.
+  chex.assert_trees_all_close(got, want, rtol=3e-5, atol=1e-6)
 
 
 def test_a_hole_in_a_group_is_not_its_end():

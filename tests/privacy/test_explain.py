@@ -1,5 +1,8 @@
 """What `explain` shows, what `auto` chooses, and how close predictions are."""
 
+import re
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +74,16 @@ def test_every_leaf_has_a_route_and_a_reason():
   for leaf in explained.leaves:
     assert leaf.path in text and leaf.reason in text
   assert "auto, 64 records" in text
+
+
+def test_a_constant_loss_still_gets_an_engine():
+  choice = privacy.choose_engine(
+    lambda p, e, k: (jnp.float32(1.0), None),
+    {"w": jnp.ones(3)},
+    lot(4),
+    jax.random.key(0),
+  )
+  assert choice.engine == "bookkeeping"
 
 
 def test_shapes_are_enough():
@@ -230,6 +243,12 @@ class TestPartition:
     assert privacy.merge(params, None) is params
 
   def test_by_function(self):
+    by_match, _ = privacy.partition(
+      tagger_params(), lambda path, leaf: re.search("head", path)
+    )
+    chex.assert_trees_all_equal(
+      by_match, privacy.partition(tagger_params(), "head")[0]
+    )
     trained, _ = privacy.partition(
       tagger_params(), lambda path, leaf: leaf.ndim == 1
     )

@@ -26,8 +26,9 @@ ClipState = Any
 # get an error in words.
 Adjacency = str
 
-# Rounding may lift a rescaled gradient above its bound by a few units in the
-# last place; the bound is what privacy rests on, so we stay below it.
+# Rounding of a norm to float32 and of the rescaling may lift a gradient above
+# its bound by a few units in the last place; the bound is what privacy rests
+# on, so we stay below it. Norms themselves are summed in float64.
 _SHRINK = 1.0 - 1e-6
 # Squares of a shorter gradient underflow in float32, and its norm would be
 # underestimated; without a stability constant it counts as zero.

@@ -10,7 +10,7 @@ PyTree = Any
 
 
 def partition(
-  params: PyTree, trainable: str | Callable[[str, Any], bool]
+  params: PyTree, trainable: str | Callable[[str, Any], Any]
 ) -> tuple[PyTree, PyTree]:
   """Splits parameters into those to train and those to keep.
 
@@ -20,7 +20,7 @@ def partition(
   Args:
     params: Parameters.
     trainable: Regular expression searched in a leaf's path (keys joined by
-      "/"), or a function of the path and the leaf.
+      "/"), or a function of the path and the leaf, true for those to train.
 
   Returns:
     (trained, frozen): two trees shaped like `params`, with None where the
@@ -39,7 +39,9 @@ def partition(
     jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in named
   ]
   if callable(trainable):
-    chosen = [trainable(path, leaf) for path, (_, leaf) in zip(paths, named)]
+    chosen = [
+      bool(trainable(path, leaf)) for path, (_, leaf) in zip(paths, named)
+    ]
   else:
     chosen = [bool(re.search(trainable, path)) for path in paths]
   if not any(chosen):

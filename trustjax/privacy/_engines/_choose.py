@@ -6,7 +6,10 @@ import jax
 
 from trustjax.privacy._engines import _costs
 
-_BUDGET_BYTES = {"cpu": 512 * 2**20}
+_CPU_BUDGET_BYTES = 512 * 2**20
+# Of an accelerator's memory, beside parameters and the optimiser's state; where
+# a device does not tell its memory, little is assumed.
+_BUDGET_SHARE = 0.4
 _ACCELERATOR_BUDGET_BYTES = 4 * 2**30
 # A chunk should give the matrix products enough positions to work on, and not
 # more than that, since a CPU then leaves its cache and a padded lot wastes half
@@ -56,7 +59,7 @@ def choose_engine(
     key: A key, as the step will see it.
     frozen: Parameters that are not trained, or None.
     budget_bytes: Temporary memory for the clipped sum; None takes 512 MiB on a
-      CPU and 4 GiB on an accelerator.
+      CPU and 40 % of an accelerator's memory.
 
   Returns:
     The choice, with its reason.
@@ -97,7 +100,7 @@ def choose_by_costs(
   """
   backend = jax.default_backend()
   if budget_bytes is None:
-    budget_bytes = _BUDGET_BYTES.get(backend, _ACCELERATOR_BUDGET_BYTES)
+    budget_bytes = _default_budget(backend)
     least = min(costs.step_bytes(name, 1) for name in ("scan", "bookkeeping"))
     budget_bytes = max(budget_bytes, int(least) + 1)
   engine, why = _engine(costs, slots_per_unit)
@@ -107,7 +110,7 @@ def choose_by_costs(
   else:
     cache = _CACHE_BYTES.get(backend, _ACCELERATOR_CACHE_BYTES)
     positions = _POSITIONS.get(backend, _ACCELERATOR_POSITIONS)
-    each = costs.activation_bytes + costs.book_bytes
+    each = max(costs.activation_bytes + costs.book_bytes, 1.0)
     wanted = max(1, int(cache / each), positions // costs.positions)
   fitting = [
     size
@@ -137,6 +140,15 @@ def choose_by_costs(
     f" unit at a time ({least / 2**20:.0f} MiB of a budget of"
     f" {budget_bytes / 2**20:.0f} MiB)",
   )
+
+
+def _default_budget(backend):
+  if backend == "cpu":
+    return _CPU_BUDGET_BYTES
+  stats = jax.local_devices()[0].memory_stats() or {}
+  if "bytes_limit" not in stats:
+    return _ACCELERATOR_BUDGET_BYTES
+  return int(_BUDGET_SHARE * stats["bytes_limit"])
 
 
 def _engine(costs, slots_per_unit):

@@ -99,7 +99,7 @@ def unit_costs(program: "_bookkeeping.TappedLoss") -> UnitCosts:
   routes = program.routes
   book_bytes = sum(4 * sizes[leaf] for leaf in routes.explicit)
   operations = sum(
-    sizes[leaf] * _bookkeeping.MEMORY_COST for leaf in routes.explicit
+    sizes[leaf] * _bookkeeping.memory_cost() for leaf in routes.explicit
   )
   positions = 1
   for node in routes.nodes:
@@ -111,7 +111,7 @@ def unit_costs(program: "_bookkeeping.TappedLoss") -> UnitCosts:
     gradient_bytes=4.0 * sum(sizes),
     activation_bytes=_LIVE_SHARE * _intermediate_bytes(program.jaxpr),
     book_bytes=float(book_bytes),
-    gradient_operations=float(sum(sizes) * _bookkeeping.MEMORY_COST),
+    gradient_operations=float(sum(sizes) * _bookkeeping.memory_cost()),
     book_operations=float(operations),
     positions=positions,
   )
@@ -127,6 +127,10 @@ def _intermediate_bytes(jaxpr: Any) -> float:
       if hasattr(getattr(value, "jaxpr", value), "eqns")
     ]
     repeats = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+    branches = eqn.params.get("branches", ())
+    if branches:  # One of them runs.
+      total += max(_intermediate_bytes(branch.jaxpr) for branch in branches)
+      continue
     if inner:
       total += repeats * sum(map(_intermediate_bytes, inner))
       continue

@@ -155,7 +155,7 @@ def _leaf_route(routes, index, path, shape):
       **common,
       route="fallback",
       uses=routes.uses[index],
-      operations=size * _bookkeeping.MEMORY_COST,
+      operations=size * _bookkeeping.memory_cost(),
       bytes=4.0 * size,
       reason=routes.explicit[index],
     )

@@ -19,6 +19,7 @@ from trustjax.privacy import _lot
 from trustjax.privacy._engines import _chunked, _unit
 from trustjax.privacy._engines._bookkeeping import (
   _factors,
+  _norms,
   _routes,
   _sites,
   _tape,
@@ -192,7 +193,7 @@ class _LeafLedger:
 
   def squared_norms(self):
     axes = tuple(range(1, self.arrays.ndim))
-    return jnp.sum(jnp.square(self.arrays.astype(jnp.float32)), axis=axes)
+    return jnp.sum(jnp.square(self.arrays.astype(jnp.float64)), axis=axes)
 
   def weighted_sum(self, arrays, weights):
     return {self._leaf: _weighted(arrays, weights)}
@@ -206,7 +207,7 @@ class _GramLedger:
     self.arrays = parts
 
   def squared_norms(self):
-    return _factors.squared_norms(self.arrays)
+    return _norms.squared_norms(self.arrays)
 
   def weighted_sum(self, arrays, weights):
     zeros = jnp.zeros(_routes.dims_of(self._node, self._sites), jnp.float32)
@@ -240,7 +241,7 @@ class _ExplicitLedger:
     self.arrays = _factors.gradients(parts, _routes.dims_of(node, sites)[1])
 
   def squared_norms(self):
-    return jnp.sum(jnp.square(self.arrays), axis=(1, 2, 3))
+    return jnp.sum(jnp.square(self.arrays.astype(jnp.float64)), axis=(1, 2, 3))
 
   def weighted_sum(self, arrays, weights):
     return _put_back(self._node, self._sites, _weighted(arrays, weights))
@@ -269,11 +270,16 @@ def _weighted(arrays, weights):
 
 
 def _block_norms(ledgers, num_units, num_blocks):
-  """Norm of each unit's gradient in each block, [units, blocks]."""
-  squares = [jnp.zeros(num_units, jnp.float32)] * num_blocks
-  for ledger in ledgers:
-    squares[ledger.block] = squares[ledger.block] + ledger.squared_norms()
-  return jnp.sqrt(jnp.stack(squares, axis=1))
+  """Norm of each unit's gradient in each block, [units, blocks].
+
+  In float64, so that neither cancellation nor a square that leaves float32's
+  range makes a norm too short; see `_norms`.
+  """
+  with jax.enable_x64(True):
+    squares = [jnp.zeros(num_units, jnp.float64)] * num_blocks
+    for ledger in ledgers:
+      squares[ledger.block] += ledger.squared_norms()
+    return jnp.sqrt(jnp.stack(squares, axis=1)).astype(jnp.float32)
 
 
 def _add_clipped(total, ledgers, norms, factors):

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import operator
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -15,8 +16,15 @@ from trustjax.privacy._engines._bookkeeping import _sites, _views
 
 # What a float of an explicit gradient costs, in multiply-adds of a matrix
 # product: it is written, read for the norm and read for the sum, at memory
-# speed. Measured on CPU and within a factor of two on accelerators.
-MEMORY_COST = 24
+# speed. Measured on a CPU; an accelerator multiplies far faster than it reads.
+_CPU_MEMORY_COST = 24
+_ACCELERATOR_MEMORY_COST = 200
+
+
+def memory_cost() -> int:
+  """Cost of a float of an explicit gradient on the default backend."""
+  on_cpu = jax.default_backend() == "cpu"
+  return _CPU_MEMORY_COST if on_cpu else _ACCELERATOR_MEMORY_COST
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -157,20 +165,22 @@ def _starts(shapes):
 
 def _make_node(sites, members, shapes):
   """A node, or the reason why there is none."""
-  first = sites[members[0]]
   whole = [isinstance(sites[m].rule, _sites.Whole) for m in members]
   if any(whole):
     primitive = sites[members[whole.index(True)]].primitive
     if len(members) > 1:
       return f"used by {primitive}, and {len(members)} times"
     return Node(
-      view=first.view,
+      view=sites[members[0]].view,
       sites=tuple(members),
       swapped=(False,),
       by_gram=False,
       reason=f"used by {primitive}: its cotangent is the gradient",
       is_whole=True,
     )
+  # Rows have one orientation, so that other uses of a table follow them.
+  is_rows = [isinstance(sites[m].rule, _sites.Rows) for m in members]
+  members = [m for _, m in sorted(zip(map(operator.not_, is_rows), members))]
   swapped = (False,)
   if len(members) > 1:
     swapped = _orientations([sites[m] for m in members], shapes)
@@ -178,7 +188,7 @@ def _make_node(sites, members, shapes):
       return "used several times with different axes contracted"
   by_gram, reason = _cheaper([sites[m] for m in members])
   return Node(
-    view=first.view,
+    view=sites[members[0]].view,
     sites=tuple(members),
     swapped=swapped,
     by_gram=by_gram,
@@ -227,7 +237,7 @@ def _cheaper(sites):
   if all(isinstance(site.rule, _sites.Rows) for site in sites):
     return True, "rows: positions with the same index are added up"
   gram = blocks * positions**2 * (rows + cols)
-  explicit = blocks * rows * cols * MEMORY_COST
+  explicit = blocks * rows * cols * memory_cost()
   said = f"Gram {gram:.2g} against gradient {explicit:.2g} multiply-adds"
   return gram <= explicit, said
 
@@ -286,7 +296,7 @@ def node_cost(node: Node, sites: Sequence[_sites.Site]) -> NodeCost:
     )
   return NodeCost(
     route="multiplied",
-    operations=float(blocks * rows * cols * MEMORY_COST),
+    operations=float(blocks * rows * cols * memory_cost()),
     bytes=held + 4.0 * blocks * rows * cols,
     positions=positions,
   )

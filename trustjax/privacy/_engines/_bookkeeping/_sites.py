@@ -209,9 +209,15 @@ class Rows:
       size == (1 if axis == row else shape[axis])
       for axis, size in enumerate(sizes)
     )
-    if not whole or tuple(numbers.collapsed_slice_dims) != (row,):
+    collapsed = tuple(numbers.collapsed_slice_dims)
+    if not whole or collapsed not in ((row,), ()):
       return None
-    features = tuple(numbers.offset_dims)
+    # A row axis that is kept, of length 1, is one more axis of positions.
+    features = tuple(
+      out
+      for axis, out in zip(_others(len(sizes), collapsed), numbers.offset_dims)
+      if axis != row
+    )
     return cls(
       row_axis=row,
       position_axes=_others(eqn.outvars[0].aval.ndim, features),

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.extend.core as jex
+from jax.typing import ArrayLike
 
 from trustjax.privacy._engines._bookkeeping import _sites, _views
 
@@ -49,7 +50,7 @@ class Tape:
     self.records.append(record)
     return output + self.taps.pop(0)
 
-  def use(self, value, primitive: str) -> jax.Array:
+  def use(self, value, primitive: str) -> ArrayLike:
     """Passes a view that is used in a way we have no rule for."""
     if not isinstance(value, _views.Alias):
       return value

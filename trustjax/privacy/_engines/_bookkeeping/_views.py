@@ -41,15 +41,6 @@ class View:
   shape: tuple[int, ...]
   whole: bool = False
 
-  @property
-  def size(self) -> int:
-    """Entries of the leaves that are shown, over all stacked loops."""
-    return math.prod(self._shown().shape)
-
-  def _shown(self, dtype=jnp.float32):
-    structs = [jax.ShapeDtypeStruct(shape, dtype) for shape in self.shapes]
-    return jax.eval_shape(self.show, *structs)
-
   def put_back(self, gradient: jax.Array) -> list[jax.Array]:
     """Moves the gradient of the view to the leaves it shows.
 
@@ -69,10 +60,10 @@ class View:
   def positions(self, offsets: Sequence[int]) -> np.ndarray:
     """Flat index of every shown entry, where leaf i starts at offsets[i]."""
     numbered = [
-      np.arange(math.prod(shape), dtype=np.int32).reshape(shape) + offsets[leaf]
+      np.arange(math.prod(shape), dtype=np.int64).reshape(shape) + offsets[leaf]
       for leaf, shape in zip(self.leaves, self.shapes)
     ]
-    with jax.ensure_compile_time_eval():
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
       return np.asarray(self.show(*map(jnp.asarray, numbered)))
 
 
