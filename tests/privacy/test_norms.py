@@ -4,6 +4,8 @@ The worst inputs for a Gram sum are positions that oppose each other, and for
 rounding they are constant vectors, whose every term rounds the same way.
 """
 
+import warnings
+
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
@@ -20,8 +22,7 @@ finite = st.floats(-100, 100, width=32)
 
 @jax.jit
 def norm_of(part):
-  with jax.enable_x64(True):
-    return jnp.sqrt(_norms.squared_norms([part]))[0].astype(jnp.float32)
+  return _norms.norms([part])[0]
 
 
 def factors(left, right, dtype=jnp.float32):
@@ -92,6 +93,39 @@ def test_a_clipped_record_is_no_longer_than_the_clip_norm(engine, ratio, kind):
   assert longest <= 1.0
   # And clipping cost it little, whatever the cancellation.
   assert longest > 0.9
+
+
+@pytest.mark.parametrize("engine", ["bookkeeping", "vmap", "scan"])
+@pytest.mark.parametrize("group", [1, 2])
+def test_an_outer_vmap_keeps_float64(engine, group):
+  """Many models side by side: the engine is traced again, batched."""
+  clip = privacy.clipped_grad(
+    lambda w, e, key: (jnp.sum((e["x"] @ w) * e["b"]), None),
+    privacy.ThresholdClip(clip_norm=1.0),
+    engine=engine,
+    clip_group_size=group,
+  )
+  left, right = opposed(np.random.default_rng(1), 3, -8e-3, "constant")
+  shape = (1,) if group == 1 else (1, 2)
+  lot = privacy.Lot(
+    examples={
+      "x": np.broadcast_to(left, (*shape, *left.shape)),
+      "b": np.broadcast_to(right, (*shape, *right.shape)),
+    },
+    valid=np.ones(shape, bool),
+    ids=np.zeros(shape, np.int32),
+  )
+  many = jnp.zeros((2, 768, 768))
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")  # Truncation to float32 is a warning.
+    got = jax.jit(jax.vmap(jax.jit(clip), in_axes=(0, None, None, None)))(
+      many, lot, jax.random.key(0), ()
+    )
+  for total in got.sum:
+    length = np.linalg.norm(np.asarray(total, np.float64))
+    assert 0.9 < length <= 1.0
+  alone = clip(many[0], lot, jax.random.key(0), ())
+  np.testing.assert_allclose(got.norms[0], alone.norms, rtol=1e-6)
 
 
 def test_squares_outside_of_float32():

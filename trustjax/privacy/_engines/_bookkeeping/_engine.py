@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from trustjax.privacy import _lot
-from trustjax.privacy._engines import _chunked, _unit
+from trustjax.privacy._engines import _chunked, _float64, _unit
 from trustjax.privacy._engines._bookkeeping import (
   _factors,
   _norms,
@@ -191,9 +191,8 @@ class _LeafLedger:
     self._leaf, self.block = leaf, block
     self.arrays = gradients
 
-  def squared_norms(self):
-    axes = tuple(range(1, self.arrays.ndim))
-    return jnp.sum(jnp.square(self.arrays.astype(jnp.float64)), axis=axes)
+  def norms(self):
+    return _float64.norms(self.arrays)
 
   def weighted_sum(self, arrays, weights):
     return {self._leaf: _weighted(arrays, weights)}
@@ -206,8 +205,8 @@ class _GramLedger:
     self._node, self._sites, self.block = node, sites, block
     self.arrays = parts
 
-  def squared_norms(self):
-    return _norms.squared_norms(self.arrays)
+  def norms(self):
+    return _norms.norms(self.arrays)
 
   def weighted_sum(self, arrays, weights):
     zeros = jnp.zeros(_routes.dims_of(self._node, self._sites), jnp.float32)
@@ -240,8 +239,8 @@ class _ExplicitLedger:
     self._node, self._sites, self.block = node, sites, block
     self.arrays = _factors.gradients(parts, _routes.dims_of(node, sites)[1])
 
-  def squared_norms(self):
-    return jnp.sum(jnp.square(self.arrays.astype(jnp.float64)), axis=(1, 2, 3))
+  def norms(self):
+    return _float64.norms(self.arrays)
 
   def weighted_sum(self, arrays, weights):
     return _put_back(self._node, self._sites, _weighted(arrays, weights))
@@ -270,16 +269,13 @@ def _weighted(arrays, weights):
 
 
 def _block_norms(ledgers, num_units, num_blocks):
-  """Norm of each unit's gradient in each block, [units, blocks].
-
-  In float64, so that neither cancellation nor a square that leaves float32's
-  range makes a norm too short; see `_norms`.
-  """
-  with jax.enable_x64(True):
-    squares = [jnp.zeros(num_units, jnp.float64)] * num_blocks
-    for ledger in ledgers:
-      squares[ledger.block] += ledger.squared_norms()
-    return jnp.sqrt(jnp.stack(squares, axis=1)).astype(jnp.float32)
+  """Norm of each unit's gradient in each block, [units, blocks]."""
+  found = [[jnp.zeros(num_units, jnp.float32)] for _ in range(num_blocks)]
+  for ledger in ledgers:
+    found[ledger.block].append(ledger.norms())
+  return jnp.stack(
+    [_float64.norms(jnp.stack(parts, axis=1)) for parts in found], axis=1
+  )
 
 
 def _add_clipped(total, ledgers, norms, factors):

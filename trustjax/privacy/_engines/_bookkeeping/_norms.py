@@ -21,8 +21,6 @@ a_t = ||l_t|| ||m_t|| and u = 2^-24,
 
 Both are bounds, not estimates. For records whose positions do not cancel the
 second lengthens a norm by about T^1.5 u, 1e-5 at 32 positions.
-
-All functions here run inside `jax.enable_x64`, see `_engine`.
 """
 
 import functools
@@ -32,6 +30,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from trustjax.privacy._engines import _float64
 from trustjax.privacy._engines._bookkeeping import _factors, _sites
 
 Factors = _sites.Factors
@@ -48,14 +47,15 @@ _MORE_ROUNDINGS = 4
 _LARGE_UNIT = 1 << 14
 
 
-def squared_norms(parts: Sequence[Factors]) -> Float[Array, " units"]:
-  """Squared norm of each unit's gradient, never forming it.
+@_float64.batched
+def norms(parts: Sequence[Factors]) -> Float[Array, " units"]:
+  """Norm of each unit's gradient, never forming it.
 
   Args:
     parts: Outer products of all units, arrays with a leading axis [units].
 
   Returns:
-    Squared norms in float64, at least those of what `add_weighted_sum` adds.
+    Norms, at least those of what `add_weighted_sum` adds.
   """
   reduced = any(_factors.is_reduced(part) for part in parts)
   if len(parts) == 1 and parts[0].is_index:
@@ -69,7 +69,7 @@ def squared_norms(parts: Sequence[Factors]) -> Float[Array, " units"]:
   rounding = (positions + _MORE_ROUNDINGS) * _UNIT[32]
   if reduced:
     rounding = 2 * rounding + _factors.SPLIT_ERROR
-  return jnp.square(jnp.sqrt(exact) + rounding * jnp.sqrt(_most(lengths)))
+  return jnp.sqrt(exact) + rounding * jnp.sqrt(_most(lengths))
 
 
 def _most(lengths):
