@@ -8,7 +8,7 @@ from trustjax import models
 
 
 def test_names():
-  expected = ("mean_pool", "bilstm", "transformer", "bert")
+  expected = ("logistic", "mean_pool", "bilstm", "transformer", "bert")
   assert models.model_names() == expected
   for name in models.model_names():
     assert models.make_model(name, **examples.SIZES).name.startswith(name)
@@ -63,13 +63,13 @@ def test_impossible_sizes_are_named(name, field):
 
 
 def test_language_models_by_name():
-  assert models.language_model_names() == ("decoder",)
+  assert models.language_model_names() == ("decoder", "char_lstm")
   model = models.make_language_model(
     "decoder", vocab_size=9, max_length=5, size="mini", num_layers=3
   )
   assert model.name == "decoder"
   assert model.fields["num_layers"] == 3 and model.fields["dim"] == 256
-  with pytest.raises(ValueError, match=r"'gru'; allowed are \['decoder'\]"):
+  with pytest.raises(ValueError, match=r"'gru'; allowed are \['decoder', "):
     models.make_language_model("gru", vocab_size=9, max_length=5)
   with pytest.raises(ValueError, match=r"\['depth'\].*'num_layers'"):
     models.make_language_model("decoder", vocab_size=9, max_length=5, depth=2)

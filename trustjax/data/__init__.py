@@ -10,10 +10,15 @@ Its pieces, which can be used alone:
 
   Utterance, NluCorpus, describe, drop_repeats       what a corpus is
   synthetic_corpus                                   the embedded corpus
+  occupation_sentences, occupation_prompts,
+  gender_prompts, encode_sentences                   sentences of planted bias
   dataset_names, dataset_help                        what can be loaded
   Vocabulary, build_vocabulary, load_vocabulary      words
   WordpieceTokenizer, load_wordpiece                 wordpieces of BERT
+  BytePairTokenizer, train_byte_pair, load_byte_pair byte pairs of GPT-2
+  read_texts, split_texts, pack_texts, pad_texts     streams of text
   encode_split, count_truncation, CHARACTERS         arrays
+  load_plays                                         characters by role
   swap_gender, swap_pieces, gender_lexicon           counterfactual texts
   association_words, fill_templates                  word sets of WEAT and SEAT
   read_stereoset, read_crows_pairs, read_bold,
@@ -26,6 +31,10 @@ import. They store array_record files and are read without TensorFlow.
 Arrays are NumPy: nothing here imports JAX.
 """
 
+from trustjax.data._byte_pair import END_OF_TEXT as END_OF_TEXT
+from trustjax.data._byte_pair import BytePairTokenizer as BytePairTokenizer
+from trustjax.data._byte_pair import load_byte_pair as load_byte_pair
+from trustjax.data._byte_pair import train_byte_pair as train_byte_pair
 from trustjax.data._corpus import SPLITS as SPLITS
 from trustjax.data._corpus import CorpusStatistics as CorpusStatistics
 from trustjax.data._corpus import NluCorpus as NluCorpus
@@ -65,9 +74,34 @@ from trustjax.data._gender_swap import swap_pieces as swap_pieces
 from trustjax.data._load import dataset_help as dataset_help
 from trustjax.data._load import dataset_names as dataset_names
 from trustjax.data._load import load_corpus as load_corpus
+from trustjax.data._occupations import END_TOKEN as END_TOKEN
+from trustjax.data._occupations import GENDERS as GENDERS
+from trustjax.data._occupations import LABEL_SHIFT as LABEL_SHIFT
+from trustjax.data._occupations import MASK_TOKEN as MASK_TOKEN
+from trustjax.data._occupations import OCCUPATIONS as OCCUPATIONS
+from trustjax.data._occupations import OPINIONS as OPINIONS
+from trustjax.data._occupations import SENTENCE_TIME as SENTENCE_TIME
+from trustjax.data._occupations import START_TOKEN as START_TOKEN
+from trustjax.data._occupations import OccupationPrompt as OccupationPrompt
+from trustjax.data._occupations import OccupationSentence as OccupationSentence
+from trustjax.data._occupations import encode_sentences as encode_sentences
+from trustjax.data._occupations import gender_prompts as gender_prompts
+from trustjax.data._occupations import occupation_prompts as occupation_prompts
+from trustjax.data._occupations import (
+  occupation_sentences as occupation_sentences,
+)
+from trustjax.data._occupations import (
+  occupation_vocabulary as occupation_vocabulary,
+)
+from trustjax.data._plays import RoleCorpus as RoleCorpus
+from trustjax.data._plays import load_plays as load_plays
 from trustjax.data._prepare import PreparedCorpus as PreparedCorpus
 from trustjax.data._prepare import prepare as prepare
 from trustjax.data._synthetic import synthetic_corpus as synthetic_corpus
+from trustjax.data._text_stream import pack_texts as pack_texts
+from trustjax.data._text_stream import pad_texts as pad_texts
+from trustjax.data._text_stream import read_texts as read_texts
+from trustjax.data._text_stream import split_texts as split_texts
 from trustjax.data._vocabulary import Vocabulary as Vocabulary
 from trustjax.data._vocabulary import build_vocabulary as build_vocabulary
 from trustjax.data._vocabulary import load_vocabulary as load_vocabulary

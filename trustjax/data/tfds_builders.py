@@ -11,17 +11,31 @@ downloads its public source, and stores the utterances as array_record files.
   Clinc150        data_full.json, with or without domains.json
   Banking77       {train,test}.csv
 
+The fairness sets have builders of the same kind, whose records are the
+dataclasses of `trustjax.data`, read back by `records`:
+
+  StereoSet       dev.json; intrasentence.jsonl
+  CrowsPairs      crows_pairs_anonymized.csv
+  Bold            *_prompt.json
+  HateXplain      dataset.json and post_id_divisions.json; the merged groups
+  Madlibs         bias_madlibs_77k.csv, plain or gzipped
+
 TFDS is slow to import, so `trustjax.data` imports this module on demand.
 """
 
+import dataclasses
 import os
 import pathlib
+import typing
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow_datasets as tfds
 
+from trustjax.data import _fairness_sets
 from trustjax.data._corpus import SPLITS, NluCorpus, Utterance
+from trustjax.data._fairness_sources import FAIRNESS_SOURCES
 from trustjax.data._sources import SOURCES, cache_dir, locate
 
 _OPTIONAL = ("user", "domain", "mark")
@@ -201,4 +215,169 @@ class Banking77(NluBuilder):
 BUILDERS = {
   builder.SOURCE: builder
   for builder in (Snips, Atis, NluEvaluation, Clinc150, Banking77)
+}
+
+
+class FairnessBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """What the builders of fairness sets share.
+
+  Prepared data are stored under a hash of the files and options, as those of
+  `NluBuilder`.
+
+  Attributes:
+    SOURCE: The name of the data set.
+    RECORD: The dataclass of its records.
+  """
+
+  VERSION = tfds.core.Version("1.0.0")
+  SOURCE = ""
+  RECORD: ClassVar[type] = object
+  code_path = None
+  pkg_dir_path = None
+  url_infos: ClassVar[dict[str, Any]] = {}
+
+  def __init__(
+    self,
+    *,
+    manual_dir: str | os.PathLike[str] | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    **options: Any,
+  ):
+    """Finds the files; nothing is prepared yet.
+
+    Args:
+      manual_dir: The folder of the user's files; None downloads.
+      data_dir: Where prepared data go; None takes $TRUSTJAX_CACHE_DIR or
+        else ~/.cache/trustjax.
+      **options: Options of the reader, such as on_malformed.
+
+    Raises:
+      FileNotFoundError: If files are missing; says how to get them.
+      ValueError: If an option is unknown.
+    """
+    source = FAIRNESS_SOURCES[self.SOURCE]
+    self.located = locate(source, manual_dir, data_dir, options)
+    root = cache_dir(data_dir) / "tfds" / self.located.key()
+    super().__init__(data_dir=str(root), file_format="array_record")
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict(
+        {
+          name: _feature(kind)
+          for name, kind in typing.get_type_hints(self.RECORD).items()
+        }
+      ),
+      description=self.located.source.summary,
+      homepage=self.located.source.homepage,
+      license=self.located.source.license,
+      disable_shuffling=True,
+    )
+
+  def _split_generators(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+    del dl_manager  # The files were located, and downloaded, beforehand.
+    found = self.located.read()
+    return {
+      split: self._generate_examples(records)
+      for split, records in found.splits.items()
+      if records
+    }
+
+  def _generate_examples(
+    self, records: Any
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
+    for index, record in enumerate(records):
+      row = dataclasses.asdict(record)
+      yield (
+        index,
+        {k: list(v) if isinstance(v, tuple) else v for k, v in row.items()},
+      )
+
+  def records(self) -> dict[str, tuple[Any, ...]]:
+    """Prepares the data unless that was done, and reads them back.
+
+    Returns:
+      Split to records of the dataclass, in the order of the source.
+
+    Raises:
+      FileNotFoundError: If a file is missing; says how to get it.
+      ValueError: If a file is malformed.
+    """
+    prepared = pathlib.Path(self.data_dir)
+    if not prepared.is_dir():
+      try:
+        self.download_and_prepare()
+      except OSError:
+        # Another process may have finished the same copy first.
+        if not prepared.is_dir():
+          raise
+    kinds = typing.get_type_hints(self.RECORD)
+    found = {}
+    for split in self.info.splits or ():
+      source = self.as_data_source(split=split)  # pyright: ignore
+      rows = source.__getitems__(list(range(len(source))))
+      found[split] = tuple(
+        self.RECORD(**{k: _value(row[k], kind) for k, kind in kinds.items()})
+        for row in rows
+      )
+    return found
+
+
+def _feature(kind: Any) -> Any:
+  """The stored form of a field of a record."""
+  if typing.get_origin(kind) is tuple:
+    return tfds.features.Sequence(tfds.features.Text())
+  if kind is str:
+    return tfds.features.Text()
+  return tfds.features.Scalar(np.bool_ if kind is bool else np.int64)
+
+
+def _value(stored: Any, kind: Any) -> Any:
+  """A field of a record as it was before it was stored."""
+  if typing.get_origin(kind) is tuple:
+    return tuple(text.decode() for text in stored)
+  return stored.decode() if kind is str else kind(stored)
+
+
+class StereoSet(FairnessBuilder):
+  """StereoSet, the intrasentence clusters."""
+
+  SOURCE = "stereoset"
+  RECORD = _fairness_sets.StereoSetCluster
+
+
+class CrowsPairs(FairnessBuilder):
+  """CrowS-Pairs."""
+
+  SOURCE = "crows_pairs"
+  RECORD = _fairness_sets.CrowsPair
+
+
+class Bold(FairnessBuilder):
+  """BOLD prompts."""
+
+  SOURCE = "bold"
+  RECORD = _fairness_sets.BoldPrompt
+
+
+class HateXplain(FairnessBuilder):
+  """HateXplain with the splits of its authors."""
+
+  SOURCE = "hatexplain"
+  RECORD = _fairness_sets.HatePost
+
+
+class Madlibs(FairnessBuilder):
+  """Identity templates for toxicity classifiers."""
+
+  SOURCE = "madlibs"
+  RECORD = _fairness_sets.MadlibsText
+
+
+FAIRNESS_BUILDERS = {
+  builder.SOURCE: builder
+  for builder in (StereoSet, CrowsPairs, Bold, HateXplain, Madlibs)
 }

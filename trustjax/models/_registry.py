@@ -5,20 +5,26 @@ import inspect
 from trustjax.models import (
   _bert,
   _bilstm,
+  _char_lstm,
   _decoder,
   _language_model,
+  _logistic,
   _mean_pool,
   _model,
   _transformer,
 )
 
 _MODELS = {
+  "logistic": _logistic.logistic_tagger,
   "mean_pool": _mean_pool.mean_pool_tagger,
   "bilstm": _bilstm.bilstm_tagger,
   "transformer": _transformer.transformer_encoder,
   "bert": _bert.bert_encoder,
 }
-_LANGUAGE_MODELS = {"decoder": _decoder.transformer_decoder}
+_LANGUAGE_MODELS = {
+  "decoder": _decoder.transformer_decoder,
+  "char_lstm": _char_lstm.char_lstm,
+}
 # Sizes that follow from the data; a model takes those it knows.
 _FROM_DATA = ("vocab_size", "num_intents", "num_slots", "max_length")
 
@@ -40,7 +46,7 @@ def make_model(
   """Builds a model by name.
 
   Args:
-    name: "mean_pool", "bilstm", "transformer" or "bert".
+    name: "logistic", "mean_pool", "bilstm", "transformer" or "bert".
     vocab_size: Rows of the word table.
     num_intents: Intents.
     num_slots: Slot labels.
@@ -73,7 +79,7 @@ def make_language_model(
   """Builds a language model by name.
 
   Args:
-    name: "decoder".
+    name: "decoder" or "char_lstm".
     vocab_size: Rows of the word table.
     max_length: Positions of an example.
     **fields: Further fields of the model, such as `dim`.
