@@ -171,7 +171,7 @@ def poisson_slots(rates: np.ndarray, drawn: int) -> int:
 
 def _fixed_size_inclusion(scores, strategy, size):
   """Of a draw of fixed size; only equal scores have a closed form."""
-  scores = np.asarray(scores, np.float64)
+  scores = np.asarray(scores)
   can = scores > -np.inf
   if can.sum() <= size:
     return can.astype(np.float64)
