@@ -54,7 +54,7 @@ class ErrorRateAudit:
     Returns:
       Whether the lower bound exceeds it.
     """
-    return self.mu_lower_bound > mu
+    return bool(self.mu_lower_bound > mu)
 
   def rejects_profile(
     self,

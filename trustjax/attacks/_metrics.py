@@ -114,55 +114,36 @@ def attack_metrics(
   References:
     Owen, The Pigeonhole Bootstrap, Annals of Applied Statistics 1 (2007).
   """
-  _validate.check_between("confidence", confidence, 0, 1)
-  _validate.check_at_least("num_resamples", num_resamples, 1)
-  _validate.check_choice("resample", resample, RESAMPLES)
-  for fpr in fprs:
-    _validate.check_within("fprs", fpr, 0, 1)
-  truth = _validate.membership("member", member, np.shape(scores))
-  values = _validate.finite("scores", scores)
-  if values.ndim not in (1, 2):
-    raise ValueError(
-      f"scores: got shape {values.shape}; allowed are [records] and"
-      " [models, records]"
-    )
-  values, truth = np.atleast_2d(values), np.atleast_2d(truth)
-  _check_both_kinds(truth)
+  _check_options(fprs, confidence, num_resamples, resample)
+  values, truth = _checked_scores(scores, member)
   curve = _roc.roc_curve(values, truth)
   generator = np.random.default_rng(seed)
   guesses = _held_out_guesses(values, truth, generator)
   if len(values) == 1:
     resample = "records"
-  draws = _bootstrap(
-    values,
-    truth,
-    guesses,
-    [f for f in fprs if not _roc.unresolved(f, curve.num_nonmembers)],
-    _multiplicities(values.shape, resample, num_resamples, generator),
-  )
-  accuracy = _accuracy(guesses, truth, np.ones(values.shape[1]))
+  resolved = [f for f in fprs if not _roc.unresolved(f, curve.num_nonmembers)]
+  weights = _multiplicities(values.shape, resample, num_resamples, generator)
+  draws = _bootstrap(values, truth, guesses, resolved, weights)
 
   def estimate(name, point):
     return _percentile(point, draws[name], (1 - confidence) / 2, len(values))
 
-  balanced = estimate("balanced_accuracy", accuracy.mean())
-  rates = {}
-  for fpr in fprs:
+  def rate(fpr):
     if len(values) == 1 or f"tpr{fpr}" not in draws:
-      rates[fpr] = _roc.tpr_at_fpr(values, truth, fpr, confidence=confidence)
-    else:
-      rates[fpr] = estimate(f"tpr{fpr}", curve.tpr[curve.at_fpr(fpr)])
-  names = {"both": "models and records"}.get(resample, resample)
+      return _roc.tpr_at_fpr(values, truth, fpr, confidence=confidence)
+    return estimate(f"tpr{fpr}", curve.tpr[curve.at_fpr(fpr)])
+
+  accuracy = _accuracy(guesses, truth, np.ones(values.shape[1]))
+  balanced = estimate("balanced_accuracy", accuracy.mean())
   return AttackMetrics(
     auc=estimate("auc", curve.auc),
     balanced_accuracy=balanced,
     advantage=_advantage(balanced),
-    tpr_at_fpr=rates,
+    tpr_at_fpr={fpr: rate(fpr) for fpr in fprs},
     num_members=curve.num_members,
     num_nonmembers=curve.num_nonmembers,
     num_models=len(values),
-    interval=f"bootstrap over {names}"
-    + (", TPR Clopper-Pearson" if len(values) == 1 else ""),
+    interval=_interval_name(resample, len(values)),
   )
 
 
@@ -220,6 +201,34 @@ def group_metrics(
       seed=seed,
     )
   return found
+
+
+def _check_options(fprs, confidence, num_resamples, resample):
+  _validate.check_between("confidence", confidence, 0, 1)
+  _validate.check_at_least("num_resamples", num_resamples, 1)
+  _validate.check_choice("resample", resample, RESAMPLES)
+  for fpr in fprs:
+    _validate.check_within("fprs", fpr, 0, 1)
+
+
+def _checked_scores(scores, member):
+  """Scores and memberships as [models, records]."""
+  truth = _validate.membership("member", member, np.shape(scores))
+  values = _validate.finite("scores", scores)
+  if values.ndim not in (1, 2):
+    raise ValueError(
+      f"scores: got shape {values.shape}; allowed are [records] and"
+      " [models, records]"
+    )
+  values, truth = np.atleast_2d(values), np.atleast_2d(truth)
+  _check_both_kinds(truth)
+  return values, truth
+
+
+def _interval_name(resample, num_models):
+  names = {"both": "models and records"}.get(resample, resample)
+  exact = ", TPR Clopper-Pearson" if num_models == 1 else ""
+  return f"bootstrap over {names}{exact}"
 
 
 def _advantage(accuracy: _intervals.Estimate) -> _intervals.Estimate:

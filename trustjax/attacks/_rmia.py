@@ -77,23 +77,11 @@ def rmia_scores(
       f" {population.shape[0]} models; both need the same"
     )
   member = _validate.membership("member", member, values.shape)
-  if population_member is None:
-    inside = np.zeros(population.shape, bool)
-    # No point was trained on: both kinds of mean are the one over all.
-    online_population = False
-  else:
-    inside = _validate.membership(
-      "population_member", population_member, population.shape
-    )
-    online_population = online
+  inside, online_population = _population_kind(
+    population, population_member, online
+  )
   indices = _shadows.targets(target, values.shape[0])
-  usable = ~inside[indices]
-  if not usable.any(axis=1).all():
-    index = indices[int(np.argmin(usable.any(axis=1)))]
-    raise ValueError(
-      f"population_member[{index}]: the target was trained on every"
-      " population point; give points that it never saw"
-    )
+  usable = _usable_population(inside, indices)
   everything = np.ones((len(indices), values.shape[1]), bool)
   ratios = _log_ratios(values, member, target, everything, online=online, a=a)
   ratios_z = _log_ratios(
@@ -104,12 +92,40 @@ def rmia_scores(
     online=online_population,
     a=1.0 if online and not online_population else a,
   )
-  scores = []
-  for ratio, ratio_z, use in zip(ratios, ratios_z, usable):
-    others = np.sort(ratio_z[use])
-    below = np.searchsorted(others, ratio - np.log(gamma), side="right")
-    scores.append(below / others.size)
+  scores = [
+    _share_dominated(ratio - np.log(gamma), ratio_z[use])
+    for ratio, ratio_z, use in zip(ratios, ratios_z, usable)
+  ]
   return scores[0] if target is not None else np.stack(scores)
+
+
+def _share_dominated(ratio, others):
+  """Share of the other ratios that are at most each ratio."""
+  ordered = np.sort(others)
+  return np.searchsorted(ordered, ratio, side="right") / ordered.size
+
+
+def _population_kind(population, population_member, online):
+  """Who was trained on the population, and whether both means exist."""
+  if population_member is None:
+    # No point was trained on: both kinds of mean are the one over all.
+    return np.zeros(population.shape, bool), False
+  inside = _validate.membership(
+    "population_member", population_member, population.shape
+  )
+  return inside, online
+
+
+def _usable_population(inside, indices):
+  """Points that each target was not trained on, [targets, population]."""
+  usable = ~inside[indices]
+  found = usable.any(axis=1)
+  if not found.all():
+    raise ValueError(
+      f"population_member[{indices[int(np.argmin(found))]}]: the target was"
+      " trained on every population point; give points that it never saw"
+    )
+  return usable
 
 
 def tune_rmia_a(

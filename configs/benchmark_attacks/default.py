@@ -1,0 +1,43 @@
+"""Every race, at the sizes that the project's bars name.
+
+Command: python -m experiments.benchmark_attacks
+"""
+
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from configs.canary_extraction import default as canary_extraction
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """64 shadow models, 64 x 20,000 scores, 50 canary trials."""
+  config: Any = config_dict.ConfigDict()
+  config.rounds = 3
+  config.shadow = config_dict.ConfigDict(
+    {
+      "model": "mean_pool",
+      "fields": {"dim": 32},
+      "num_models": 64,
+      "num_steps": 100,
+      "batch_size": 64,
+      "sequential_models": 4,  # Of the host loop, which is timed by the step.
+      "models_at_a_time": config_dict.placeholder(int),
+    }
+  )
+  config.scoring = config_dict.ConfigDict(
+    {"num_models": 64, "num_records": 20_000}
+  )
+  config.extraction = config_dict.ConfigDict(
+    {
+      "model": "bilstm",
+      "fields": {"dim": 32, "hidden_dim": 32},
+      "num_trials": 50,
+      "separate_trials": 3,
+      "chunk_size": 1,
+      "search": {"steps": 100, "patience": 100, "restarts": 4, "sweeps": 1},
+      "study": canary_extraction.get_config(),  # For the data.
+    }
+  )
+  return config

@@ -1,0 +1,153 @@
+"""The audit binary: its record, and canaries against what is known."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs.audit import default, snips
+from experiments import (
+  _audit_runs,
+  audit,
+  membership_inference,
+  private_training,
+)
+from trustjax import privacy, reporting
+
+
+def tiny_config(**changes):
+  config = default.get_config()
+  config.update(
+    {
+      "arms": ("edp_sgd",),
+      "model": {"dim": 4},
+      "non_private": {"num_steps": 40, "batch_size": 64},
+      "private": {"num_steps": 4, "expected_batch_size": 64},
+      "edp": {"clip_group_size": 4},
+      "data": {"max_length": 12},
+      "audit": {
+        "num_canaries": 100,
+        "num_references": 1,
+        "release_trials": 2000,
+      }
+      | changes,
+    }
+  )
+  return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("audit")
+  audit.run(tiny_config(), folder)
+  return folder, reporting.read_results(folder / "results.json")
+
+
+@pytest.mark.slow
+def test_the_record_has_the_promised_keys(finished):
+  folder, results = finished
+  assert "one run, gradients" in results["edp_sgd/audit_method"]
+  for method in ("records", "gradients", "gradients_gdp"):
+    assert results[f"edp_sgd/{method}/epsilon_lower_bound"] >= 0
+  assert (
+    results["edp_sgd/epsilon_lower_bound"]
+    == results["edp_sgd/gradients/epsilon_lower_bound"]
+  )
+  assert results["edp_sgd/epsilon"] > 1.5 * results["edp_sgd/epsilon_naive"]
+  assert results["edp_sgd/epsilon_lower_bound"] <= results["edp_sgd/epsilon"]
+  figure = (folder / "figures/bounds.png").read_bytes()
+  assert figure.startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_gradients_of_a_model_without_noise_are_found(tmp_path):
+  """Without noise nearly every guess is right, and no epsilon is finite."""
+  config = tiny_config()
+  config.arms = ("non_private",)
+  audit.run(config, tmp_path)
+  results = reporting.read_results(tmp_path / "results.json")
+  correct = results["non_private/gradients/correct_guesses"]
+  assert correct >= 0.97 * results["non_private/gradients/guesses"]
+  assert results["non_private/epsilon_lower_bound"] > 1.5
+  assert results["non_private/epsilon"] is None
+  assert "no noise" in results["non_private/epsilon_reason"]
+
+
+@pytest.mark.slow
+def test_one_release_falsifies_the_naive_claim_of_clip_groups(finished):
+  _, results = finished
+  assert results["edp_sgd/release/naive_rejected"] == "yes"
+  assert results["edp_sgd/release/correct_rejected"] == "no"
+  assert (
+    results["edp_sgd/release/mu"] == 2 * results["edp_sgd/release/mu_naive"]
+  )
+
+
+def test_one_release_keeps_the_claim_of_single_records():
+  plan = privacy.DpSgdPlan.make(
+    num_records=100,
+    expected_batch_size=10,
+    rule=privacy.ThresholdClip(clip_norm=0.3),
+    num_steps=5,
+    noise_multiplier=0.8,
+  )
+  found = _audit_runs.release_audit(
+    plan, "auto", trials=4000, delta=1e-5, seed=0
+  )
+  assert not found.rejects_mu(1 / 0.8)
+  assert found.mu_lower_bound > 0.9 / 0.8
+
+
+@pytest.fixture(scope="module")
+def task():
+  return private_training.make_task(tiny_config())
+
+
+def test_canaries_have_their_own_coordinates_and_coins(task):
+  rows = _audit_runs.gradient_rows(task, 50, seed=1)
+  own = rows.examples["canary"][-50:]
+  assert len(set(own)) == 50 and own.min() >= 0
+  assert (rows.examples["canary"][:-50] == -1).all()
+  assert rows.member[:, :-50].all()
+  assert 10 < rows.coins.sum() < 40
+  records = _audit_runs.mislabelled(task, 50, 3, seed=1)
+  assert records.member.shape == (3, task.corpus.num_train + 50)
+  with pytest.raises(ValueError, match="num_canaries: got 10000000"):
+    _audit_runs.gradient_rows(task, 10**7, seed=1)
+
+
+def test_a_canarys_gradient_is_the_one_it_chose(task):
+  rows = _audit_runs.gradient_rows(task, 3, seed=1)
+  chosen = _audit_runs.with_gradient_canaries(task, 100.0)
+  params = task.initial(jax.random.key(0))
+  example = {k: v[-1] for k, v in rows.examples.items()}
+  loss = jax.jit(lambda p, example: chosen.loss_fn(p, example, None)[0])
+  gradient = jax.jit(jax.grad(loss))(params, example)
+  flat = np.concatenate([np.ravel(x) for x in jax.tree.leaves(gradient)])
+  assert np.count_nonzero(flat) == 1 and flat.max() == 100.0
+  plain = {k: v[0] for k, v in rows.examples.items()}
+  own = {k: v for k, v in plain.items() if k != "canary"}
+  assert (
+    chosen.loss_fn(params, plain, None)[0]
+    == (task.loss_fn(params, own, None)[0])
+  )
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"method": "luck"}, "audit.method: got 'luck'; allowed are"),
+    ({"num_canaries": 3}, "audit.num_canaries: got 3; it must be at least 10"),
+    ({"release_trials": 1}, "release_trials: got 1"),
+  ],
+)
+def test_bad_fields_are_named(changes, message, tmp_path):
+  with pytest.raises(ValueError, match=message):
+    audit.run(tiny_config(**changes), tmp_path)
+  assert not (tmp_path / "results.json").exists()
+
+
+def test_configs_are_those_of_the_binary():
+  for module in (default, snips):
+    audit.check(module.get_config())
+  arms = membership_inference.make_arms(tiny_config(), 2000)
+  assert [a.name for a in arms] == ["edp_sgd"]

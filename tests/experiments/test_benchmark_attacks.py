@@ -1,0 +1,88 @@
+"""The attack benchmark: its record, and the transcription that it races."""
+
+import numpy as np
+import pytest
+
+from configs.benchmark_attacks import default
+from experiments import _attack_races, benchmark_attacks
+from trustjax import attacks, reporting
+
+
+def tiny_config():
+  config = default.get_config()
+  config.update(
+    {
+      "rounds": 2,
+      "shadow": {
+        "fields": {"dim": 4},
+        "num_models": 3,
+        "num_steps": 4,
+        "batch_size": 8,
+        "sequential_models": 1,
+      },
+      "scoring": {"num_models": 16, "num_records": 40},
+      "extraction": {
+        "model": "mean_pool",
+        "num_trials": 2,
+        "separate_trials": 1,
+        "search": {"steps": 5, "restarts": 1},
+      },
+    }
+  )
+  config.extraction.fields = {"dim": 4}
+  return config
+
+
+@pytest.mark.slow
+def test_the_record_has_every_race(tmp_path):
+  config = tiny_config()
+  benchmark_attacks.run(config, tmp_path)
+  results = reporting.read_results(tmp_path / "results.json")
+  for key in (
+    "shadow/ensemble",
+    "shadow/sequential",
+    "shadow/floor",
+    "scoring/lira_online_all_targets",
+    "scoring/rmia_one_target",
+    "scoring/lira_record_by_record",
+    "extraction/together",
+    "extraction/separate",
+    "extraction/separate_compiled",
+    "extraction/exhaustive",
+  ):
+    assert results[f"{key}/seconds"] > 0
+  assert results["shadow/ensemble/compilations"] == 1
+  assert results["shadow/ensemble/ratio"] > 0
+  assert "at most 1.2" in results["shadow/ensemble/bar"]
+  assert "under 2 s: met" in results["scoring/rmia_one_target/bar"]
+  assert "compiled once" in (tmp_path / "table.md").read_text()
+
+
+def test_the_raced_transcription_is_lira():
+  rng = np.random.default_rng(0)
+  member = rng.random((30, 20)) < 0.5
+  logits = rng.normal(size=(30, 20)) + member
+  scores = attacks.lira_scores(
+    logits, member, target=0, online=True, variance="per_record"
+  )
+  np.testing.assert_allclose(
+    _attack_races.lira_record_by_record(logits, member), scores, rtol=1e-8
+  )
+
+
+@pytest.mark.parametrize(
+  ("path", "value", "message"),
+  [
+    ("rounds", 1, "config.rounds: got 1; it must be at least 2"),
+    ("shadow.num_models", 0, "shadow.num_models: got 0"),
+    ("scoring.num_models", 2, "scoring.num_models: got 2"),
+  ],
+)
+def test_bad_counts_are_named(path, value, message, tmp_path):
+  config = tiny_config()
+  node, *names = config, *path.split(".")
+  for name in names[:-1]:
+    node = node[name]
+  node[names[-1]] = value
+  with pytest.raises(ValueError, match=message):
+    benchmark_attacks.run(config, tmp_path)

@@ -1,0 +1,218 @@
+"""The membership binary: its record, its resume, and how it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs.membership_inference import default, snips, snips_other_arms
+from experiments import (
+  _membership_attacks,
+  _shadow_training,
+  membership_inference,
+)
+from trustjax import reporting
+
+ATTACKS = ("yeom", "lira_online", "lira_offline", "rmia")
+METRICS = (
+  "auc",
+  "balanced_accuracy",
+  "tpr_at_fpr_0.001",
+  "tpr_at_fpr_0.01",
+)
+
+
+def tiny_config(**attack):
+  config = default.get_config()
+  config.arms = ("non_private", "edp_sgd")
+  fields = {
+    "num_models": 8,
+    "pool_size": 160,
+    "num_resamples": 20,
+    "attacks": ATTACKS,
+  }
+  config.update(
+    {
+      "model": {"dim": 4},
+      "non_private": {"num_steps": 60, "batch_size": 16},
+      "private": {"num_steps": 4, "expected_batch_size": 16},
+      "edp": {"clip_group_size": 4},
+      "data": {"max_length": 12},
+      "attack": fields | attack,
+    }
+  )
+  return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  """A small study, run once: its folder and its record."""
+  folder = tmp_path_factory.mktemp("study")
+  membership_inference.run(tiny_config(), folder)
+  return folder, reporting.read_results(folder / "results.json")
+
+
+def test_the_record_has_the_promised_keys(finished):
+  _, results = finished
+  for arm in ("non_private", "edp_sgd"):
+    for attack in ATTACKS:
+      for metric in METRICS:
+        key = f"{arm}/{attack}/{metric}"
+        if metric == "tpr_at_fpr_0.001":
+          # 640 non-members cannot resolve one in a thousand.
+          assert results[key] is None
+          assert "0.001" in results[f"{key}_reason"]
+          continue
+        assert results[f"{key}_low"] <= results[key] <= results[f"{key}_high"]
+    assert results[f"{arm}/models"] == 8
+    assert results[f"{arm}/epsilon_lower_bound"] >= 0
+    assert "fixed before training" in results[f"{arm}/audit_method"]
+    assert 0 <= results[f"{arm}/intent_accuracy"] <= 1
+  assert results["non_private/epsilon"] is None
+  assert 7.9 < results["edp_sgd/epsilon_naive"] <= 8
+  assert results["edp_sgd/epsilon"] > 12
+
+
+def test_an_overfitted_model_is_attacked_and_the_claims_are_recorded(finished):
+  _, results = finished
+  assert results["non_private/lira_online/auc_low"] > 0.55
+  assert (
+    results["non_private/loss_members"]
+    < results["non_private/loss_non_members"]
+  )
+  assert "claim/lira_above_loss_threshold_tpr_at_fpr_0.01" in results
+  assert results["claim/edp_sgd_below_its_ceiling_tpr_at_fpr_0.01"] == "HOLDS"
+
+
+def test_memberships_and_figures_are_written(finished):
+  folder, _ = finished
+  with np.load(folder / "memberships.npz") as file:
+    assert file["member"].shape == (8, 160)
+  for name in ("roc", "theory_and_practice"):
+    figure = (folder / f"figures/{name}.png").read_bytes()
+    assert figure.startswith(b"\x89PNG")
+  assert "naive: no guarantee" in (folder / "table.md").read_text()
+
+
+def test_statistics_from_outside_give_the_same_scores(finished, tmp_path):
+  """The arm's own file, read as another's, and with arrays left out."""
+  folder, results = finished
+  path = folder / "arms/non_private/statistics.npz"
+  config = tiny_config()
+  config.statistics_file = str(path)
+  membership_inference.run(config, tmp_path / "whole")
+  outside = reporting.read_results(tmp_path / "whole/results.json")
+  for attack in ATTACKS:
+    for metric in ("auc", "tpr_at_fpr_0.01"):
+      assert (
+        outside[f"outside/{attack}/{metric}"]
+        == results[f"non_private/{attack}/{metric}"]
+      )
+  with np.load(path) as file:
+    part = {key: file[key] for key in ("member", "log_p")}
+  np.savez(tmp_path / "part.npz", **part)
+  config.statistics_file = str(tmp_path / "part.npz")
+  membership_inference.run(config, tmp_path / "part")
+  less = reporting.read_results(tmp_path / "part/results.json")
+  assert less["outside/yeom/auc"] == results["non_private/yeom/auc"]
+  assert less["outside/rmia/auc"] is None
+  assert "population_log_p" in less["outside/rmia/auc_reason"]
+
+
+def test_a_finished_arm_is_read_not_trained_again(finished, monkeypatch):
+  folder, results = finished
+
+  def trained_again(*args, **kwargs):
+    raise AssertionError("trained again")
+
+  monkeypatch.setattr(
+    _shadow_training.training, "train_ensemble", trained_again
+  )
+  membership_inference.run(tiny_config(), folder)
+  again = reporting.read_results(folder / "results.json")
+  assert dict(again) == dict(results)
+
+
+def test_every_attack_runs_and_copies_share_their_coin(finished):
+  folder, _ = finished
+  with np.load(folder / "arms/edp_sgd/statistics.npz") as file:
+    found = dict(file)
+  usable = _shadow_training.enough_shadows(found["member"])
+  part = {
+    k: v[:, usable] if v.shape[:2] == found["member"].shape else v
+    for k, v in found.items()
+  }
+  for name in ("salem", "lira_vector"):
+    scores = _membership_attacks.scores(name, part, 0)
+    assert scores.shape == part["member"].shape
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.slow
+def test_a_shadow_classifier_and_offline_rmia_find_members(finished):
+  folder, _ = finished
+  with np.load(folder / "arms/non_private/statistics.npz") as file:
+    found = dict(file)
+  member = found["member"]
+  for name in ("shadow_classifier", "rmia_offline"):
+    scores = _membership_attacks.scores(name, found, 0)
+    assert scores[member].mean() > scores[~member].mean()
+
+
+@pytest.mark.parametrize(
+  ("path", "value", "message"),
+  [
+    ("attack.attacks", ("lyra",), r"attacks: got \['lyra'\]; allowed are"),
+    ("attack.fprs", (2.0,), r"fprs: got \[2.0\]"),
+    ("attack.num_models", 4, "num_models: got 4; at least 8"),
+    ("attack.pool_size", 10**6, "pool_size: got 1000000; it must lie"),
+    ("attack.num_resamples", 0, "num_resamples: got 0"),
+    ("arms", ("dp_sgd_loop",), "'dp_sgd_loop', which is not trained"),
+    ("arms", ("dp",), r"config.arms: got \['dp'\]; allowed are"),
+  ],
+)
+def test_bad_fields_are_named(path, value, message, tmp_path):
+  config = tiny_config()
+  node, *names = config, *path.split(".")
+  for name in names[:-1]:
+    node = node[name]
+  node[names[-1]] = value
+  with pytest.raises(ValueError, match=message):
+    membership_inference.run(config, tmp_path)
+  assert not (tmp_path / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+  ("arrays", "message"),
+  [
+    ({"member": np.ones((8, 4), bool)}, "needed are 'member' and 'log_p'"),
+    (
+      {"member": np.ones((8, 4), bool), "log_p": np.full((8, 4), np.nan)},
+      "'log_p' holds values that are not finite",
+    ),
+    (
+      {"member": np.ones((8, 4), bool), "joint_logit": np.zeros((8, 5))},
+      r"'joint_logit' has shape \(8, 5\); it must begin with \(8, 4\)",
+    ),
+  ],
+)
+def test_bad_statistics_are_named(arrays, message, tmp_path):
+  np.savez(tmp_path / "bad.npz", **arrays)
+  with pytest.raises(ValueError, match=message):
+    _membership_attacks.read_outside(str(tmp_path / "bad.npz"))
+  with pytest.raises(FileNotFoundError, match="there is no"):
+    _membership_attacks.read_outside(str(tmp_path / "none.npz"))
+
+
+def test_configs_are_those_of_the_binary():
+  for module in (default, snips, snips_other_arms):
+    config = module.get_config()
+    membership_inference.check(config)
+    json.dumps(config.to_dict())
+  arms = membership_inference.make_arms(snips_other_arms.get_config(), 1000)
+  assert [arm.name for arm in arms] == [
+    "edp_sgd",
+    "edp_sgd_equal_epsilon",
+    "clip_only",
+  ]
+  assert arms[-1].plan.mechanism.noise_multiplier == 0
