@@ -50,6 +50,7 @@ def test_constant_sides_are_nan():
   assert np.isnan(empty.auc)
 
 
+@pytest.mark.slow
 def test_the_better_metric_is_found():
   strong, weak, labels = records()
   got = fairness.compare_agreement(strong, weak, labels, key=KEY, num=500)
@@ -63,6 +64,7 @@ def test_the_better_metric_is_found():
   )
 
 
+@pytest.mark.slow
 def test_a_metric_does_not_beat_itself():
   strong, _, labels = records()
   got = fairness.compare_agreement(strong, strong, labels, key=KEY, num=50)
@@ -70,6 +72,7 @@ def test_a_metric_does_not_beat_itself():
   np.testing.assert_allclose(got.difference.replicates.auc, 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_steiger_rejects_at_the_nominal_rate():
   """2,000 nulls at level 0.05: 100 expected, 51 to 149 is 5 errors."""
   rng = np.random.default_rng(0)

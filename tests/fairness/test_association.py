@@ -118,6 +118,7 @@ class TestWeat:
       fairness.weat(*changed).effect_size, d, rtol=1e-4
     )
 
+  @pytest.mark.slow
   @hypothesis.given(
     st.integers(2, 12), st.integers(0, 2**32 - 1), st.sampled_from([0, 1])
   )
@@ -143,11 +144,13 @@ class TestWeat:
     np.testing.assert_allclose(together.effect_size, alone, rtol=1e-5)
     assert together.metric == "weat"
 
+  @pytest.mark.slow
   def test_gradients_are_finite_without_spread(self):
     x, y, a, _ = (jnp.asarray(s, jnp.float32) for s in random_sets())
     gradient = jax.grad(lambda x: fairness.weat(x, y, a, a).effect_size)(x)
     chex.assert_tree_all_finite(gradient)
 
+  @pytest.mark.slow
   def test_null_is_centred(self):
     """Mean d of 400 random tests: within 4 standard errors of 0."""
     many = [random_sets(seed) for seed in range(400)]
@@ -210,6 +213,7 @@ class TestHedges:
 
 
 class TestInterval:
+  @pytest.mark.slow
   def test_covers_and_resamples_words_within_sets(self):
     rng = np.random.default_rng(0)
     a, b = on_circle(0), on_circle(90)
@@ -229,6 +233,7 @@ class TestInterval:
     low, high = np.quantile(draws, [0.025, 0.975])
     np.testing.assert_allclose([found.low, found.high], [low, high], atol=0.05)
 
+  @pytest.mark.slow
   def test_is_seeded(self):
     result = fairness.weat(*random_sets())
 
@@ -350,6 +355,7 @@ class TestPvalue:
     assert one.p_value == 1
     assert both.p_value == 2 / 6
 
+  @pytest.mark.slow
   def test_null_rejects_at_the_nominal_rate(self):
     """400 nulls at level 0.05: 5 to 37 rejections (5 standard errors)."""
     rng = np.random.default_rng(0)

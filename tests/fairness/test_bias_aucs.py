@@ -160,6 +160,7 @@ def test_rises_with_planted_bias():
   assert bpsn[0] - bpsn[-1] > 0.3
 
 
+@pytest.mark.slow
 def test_jit_equals_eager():
   arrays = records(0)
   eager = fairness.bias_aucs(*arrays)
@@ -194,6 +195,7 @@ def test_bad_input():
 
 
 class TestBootstrap:
+  @pytest.mark.slow
   def test_replicates_are_aucs_of_resampled_records(self):
     scores, labels, groups = records(0, n=60)
 
@@ -215,6 +217,7 @@ class TestBootstrap:
       np.nanmean(ours, 0), np.nanmean(theirs, 0), atol=0.02
     )
 
+  @pytest.mark.slow
   def test_no_subgroup_loses_a_class(self):
     scores, labels, groups = records(0, n=60)
     got = fairness.bias_aucs_bootstrap(scores, labels, groups, key=KEY, num=200)
@@ -226,6 +229,7 @@ class TestBootstrap:
     assert (got.low.subgroup <= got.estimate.subgroup).all()
     assert (got.high.subgroup >= got.estimate.subgroup).all()
 
+  @pytest.mark.slow
   def test_interval_covers(self):
     """95 % intervals of a true AUC of 0.5: at least 86 of 100 cover."""
     rng = np.random.default_rng(0)
@@ -239,6 +243,7 @@ class TestBootstrap:
       covered += bool(found.low.bpsn[0] <= 0.5 <= found.high.bpsn[0])
     assert covered >= 86
 
+  @pytest.mark.slow
   def test_is_seeded(self):
     arrays = records(0)
     one, other = (
@@ -248,6 +253,7 @@ class TestBootstrap:
 
 
 class TestPinned:
+  @pytest.mark.slow
   def test_is_the_limit_of_sampling(self):
     """Mean of 300 samplings of the authors' recipe."""
     scores, labels, groups = records(0)
@@ -265,6 +271,7 @@ class TestPinned:
       total, np.abs(overall - np.asarray(each)).sum(), rtol=1e-4
     )
 
+  @pytest.mark.slow
   def test_the_whole_data_as_a_group_has_no_gap(self):
     scores, labels, _ = records(0)
     _, total = fairness.pinned_auc_gaps(scores, labels, np.ones((400, 2), bool))

@@ -64,6 +64,7 @@ def test_known_answer():
   assert np.isnan(got.sufficiency_gap)
 
 
+@pytest.mark.slow
 def test_exact_scores_are_calibrated():
   scores = np.tile([0.25, 0.75], 40)
   labels = np.concatenate([np.tile([0, 1, 0, 1, 0, 1, 1, 0], 5)] * 2)
@@ -74,6 +75,7 @@ def test_exact_scores_are_calibrated():
   np.testing.assert_allclose(got.sufficiency_gap, 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_order_and_weights():
   scores, labels, group = records()
   order = np.random.default_rng(1).permutation(2000)
@@ -92,6 +94,7 @@ def test_order_and_weights():
   np.testing.assert_allclose(weighted.n, doubled.n)
 
 
+@pytest.mark.slow
 def test_masked_records_are_inert():
   scores, labels, group = records()
   mask = np.arange(2000) < 1500

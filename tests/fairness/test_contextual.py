@@ -54,6 +54,7 @@ class TestCeat:
     np.testing.assert_allclose(got.se, pooled.se, rtol=1e-4)
     assert (got.n, got.n_dropped) == (40, 0)
 
+  @pytest.mark.slow
   def test_a_key_draws_what_context_draws_draws(self):
     args = contexts()
     draws = fairness.context_draws(
@@ -84,6 +85,7 @@ class TestCeat:
     with pytest.raises(ValueError, match="variant"):
       fairness.check_comparable(std2, hedges)
 
+  @pytest.mark.slow
   def test_standard_error_measures_effort(self):
     args = contexts(shift=1.0)
     few = fairness.ceat(*args, key=KEY, num_draws=500)
@@ -94,6 +96,7 @@ class TestCeat:
       few.high - few.low, many.high - many.low, rtol=0.2
     )
 
+  @pytest.mark.slow
   def test_swaps_negate(self):
     x, y, a, b, *n = contexts(shift=0.5)
     draws = fairness.context_draws(
@@ -112,6 +115,7 @@ class TestCeat:
       (other.low, other.high), (-one.high, -one.low), rtol=1e-3
     )
 
+  @pytest.mark.slow
   def test_rises_with_planted_bias(self):
     sizes = [
       fairness.ceat(*contexts(shift=shift, dim=16), key=KEY, num_draws=300).ces
@@ -128,6 +132,7 @@ class TestCeat:
     assert np.isnan(got.ces)
     assert np.isnan(got.low)
 
+  @pytest.mark.slow
   def test_the_draws_are_traced_once(self):
     args = [jnp.asarray(arg) for arg in contexts()]
 
@@ -174,6 +179,7 @@ class TestDraws:
     )
     return np.asarray(drawn)
 
+  @pytest.mark.slow
   def test_every_draw_is_a_context_of_its_word(self):
     for replace in ("paper", "always"):
       drawn = self.draw(replace)
@@ -190,6 +196,7 @@ class TestDraws:
     # Chance that 50 draws of 50 have no repeat: below 1e-20.
     assert len(set(self.draw("always")[:, 2])) < 50
 
+  @pytest.mark.slow
   def test_draws_are_uniform(self):
     """Chi-square of 3 cells over 6,000 draws, at 1e-6."""
     drawn = self.draw("always", 6000)

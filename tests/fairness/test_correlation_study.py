@@ -77,6 +77,7 @@ def test_permutation_p_agrees_with_the_t_test():
   np.testing.assert_allclose(got.p_pearson[0, 0], want, atol=0.02)
 
 
+@pytest.mark.slow
 def test_interval_is_the_bootstrap_over_models():
   x, y = models(2, i=1, e=1)
   got = study(x, y, num_boot=4000)
@@ -185,9 +186,11 @@ class TestErrorRates:
     ]
     return np.mean(np.array(p) <= 0.05)
 
+  @pytest.mark.slow
   def test_null(self):
     assert abs(self.rejections(0.0) - 0.05) < 0.05
 
+  @pytest.mark.slow
   def test_power(self):
     """A true 0.5 is detected with probability 0.59, 0.9 almost always."""
     assert abs(self.rejections(0.5) - 0.59) < 0.12

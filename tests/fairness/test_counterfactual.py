@@ -102,6 +102,7 @@ class TestWasserstein:
       rtol=1e-5,
     )
 
+  @pytest.mark.slow
   def test_masks_are_inert(self):
     rng = np.random.default_rng(0)
     one, other = rng.normal(size=8), rng.normal(size=6)
@@ -126,6 +127,7 @@ class TestWasserstein:
     )
     assert fairness.distributional_fairness(scores, scores) == 0
 
+  @pytest.mark.slow
   def test_groups(self):
     """{.2, .4} and {.6, .8}: individual .4, group .2."""
     scores, group = np.array([0.2, 0.4, 0.6, 0.8]), np.array([0, 0, 1, 1])

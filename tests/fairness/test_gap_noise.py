@@ -28,6 +28,7 @@ def run(arrays, **options):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strata", ["group", "group_and_label"])
 def test_counts_resample_like_rows(strata):
   """The same mean and spread as resampling rows within strata.
@@ -61,6 +62,7 @@ def row_statistic(arrays):
   return fairness.group_gaps(rates, on_empty="nan")
 
 
+@pytest.mark.slow
 def test_bca_from_counts_equals_bca_from_rows():
   """The jackknife over cells is the jackknife over records."""
   arrays = rates_of(np.random.default_rng(0), [60, 40], [0.3, 0.6])
@@ -79,6 +81,7 @@ def test_bca_from_counts_equals_bca_from_rows():
     np.testing.assert_allclose(one, other, atol=0.015)
 
 
+@pytest.mark.slow
 def test_interval_covers():
   """A 95 % interval of a clear gap covers it in 182 to 198 of 200 data sets.
 
@@ -97,6 +100,7 @@ def test_interval_covers():
   assert 177 <= covered <= 199
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("sizes", "floor"),
   [([100] * 2, 0.034), ([30] * 7, 0.144), ([100] * 18, 0.108)],
@@ -115,6 +119,7 @@ def test_noise_floor_of_equal_rates(sizes, floor):
   assert found.p_value.demographic_parity_difference == 1
 
 
+@pytest.mark.slow
 def test_null_equals_shuffled_labels():
   """The hypergeometric draw against shuffles of the group labels."""
   arrays = rates_of(np.random.default_rng(0), [40, 30, 20], [0.3, 0.5, 0.6])
@@ -153,6 +158,7 @@ def test_null_equals_shuffled_labels():
     )
 
 
+@pytest.mark.slow
 def test_null_rejects_at_the_nominal_rate():
   """300 data sets without a gap at level 0.05: at most 30 rejections.
 

@@ -47,6 +47,7 @@ def test_options():
     fairness.check_comparable(strict, smooth)
 
 
+@pytest.mark.slow
 def test_swapping_genders_and_order_change_nothing():
   rng = np.random.default_rng(0)
   label, group = rng.integers(0, 4, 500), rng.integers(0, 6, 500)
@@ -59,6 +60,7 @@ def test_swapping_genders_and_order_change_nothing():
   np.testing.assert_array_equal(one.ratio, again.ratio)
 
 
+@pytest.mark.slow
 def test_falls_with_planted_imbalance():
   ratios = [
     float(
@@ -70,6 +72,7 @@ def test_falls_with_planted_imbalance():
   assert (ratios[0], ratios[-1]) == (1, 0)
 
 
+@pytest.mark.slow
 def test_jit_equals_eager():
   label, group = texts((30, 10, 5, 1), (10, 30, 0, 0))
   compiled = jax.jit(
@@ -128,6 +131,7 @@ class TestBootstrap:
     share = np.array([0.5, 0.3, 0.7])[group]
     return (rng.random(300) > share).astype(int), group, prompt
 
+  @pytest.mark.slow
   def test_equals_resampling_prompts_in_a_loop(self):
     label, group, prompt = self.many()
     got = fairness.gender_ratio_bootstrap(
@@ -152,6 +156,7 @@ class TestBootstrap:
     )
     assert got.n == 60
 
+  @pytest.mark.slow
   def test_one_key_pairs_two_models(self):
     label, group, prompt = self.many()
     one, other = (

@@ -189,6 +189,7 @@ def test_masked_records_are_inert():
   assert (int(one.n_dropped), int(other.n_dropped)) == (100, 0)
 
 
+@pytest.mark.slow
 def test_jit_vmap_and_traces():
   @jax.jit
   @chex.assert_max_traces(n=1)

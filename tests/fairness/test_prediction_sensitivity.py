@@ -290,6 +290,7 @@ def test_equals_one_backward_pass_per_record_and_class(w, v, reduce, space):
   assert (np.asarray(got.per_token)[special | ~mask] == 0).all()
 
 
+@pytest.mark.slow
 def test_derivatives_equal_central_differences():
   """float64, step 1e-5, to 1e-6; the float32 weights of the model promote."""
   with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
@@ -347,6 +348,7 @@ class TestProperties:
       )
       assert (np.asarray(got.value) == 0).all()
 
+  @pytest.mark.slow
   def test_parity_does_not_imply_zero(self):
     """sigma(x (2a - 1)) with symmetric x: parity, but a matters."""
 
@@ -365,6 +367,7 @@ class TestProperties:
       assert got.value.max() > 0.1
     np.testing.assert_allclose(*rates, rtol=1e-6)
 
+  @pytest.mark.slow
   def test_only_token_l2_is_invariant_to_rotation(self):
     embeds, mask = batch()
     rotation, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(4, 4)))
@@ -397,6 +400,7 @@ class TestProperties:
     limit = bound * w.sum() * (v * mask[:, :, None]).sum((1, 2))
     assert (np.asarray(got.value) <= limit * (1 + 1e-5)).all()
 
+  @pytest.mark.slow
   def test_order_of_records_does_not_matter(self):
     embeds, mask = batch(size=6)
     order = np.random.default_rng(0).permutation(6)
@@ -404,6 +408,7 @@ class TestProperties:
     other = self.run(embeds[order], mask[order]).value
     np.testing.assert_allclose(one_, other, rtol=1e-4)
 
+  @pytest.mark.slow
   def test_relative_does_not_see_the_scale_of_embeddings(self):
     embeds, mask = batch()
 
@@ -417,6 +422,7 @@ class TestProperties:
     same = self.run(embeds, mask, v="uniform")
     np.testing.assert_allclose(same.relative, 1, rtol=1e-5)
 
+  @pytest.mark.slow
   def test_weights_of_a_confident_model_of_status_do_not_vanish(self):
     """softmax(s z, -s z): the weights are those of z, whatever s."""
     embeds, mask = batch()
@@ -438,6 +444,7 @@ class TestProperties:
       )
       np.testing.assert_allclose(plain.value, sure.value, rtol=2e-3)
 
+  @pytest.mark.slow
   def test_rises_with_planted_dependence(self):
     embeds, mask = batch(size=20)
     sizes = []
@@ -460,6 +467,7 @@ class TestProperties:
     assert sizes == sorted(sizes)
     assert sizes[0] == 0
 
+  @pytest.mark.slow
   def test_jit_and_traces(self):
     traced = []
 
@@ -555,3 +563,33 @@ def test_counterfactual_baseline():
     np.testing.assert_allclose(got.per_item[b], np.mean(apart), rtol=1e-4)
   assert np.isnan(got.per_item[2])
   assert int(got.n) == 3
+
+
+def test_models_of_one_architecture_share_a_compiled_program():
+  """Parameters inside a `Partial` are arguments, not constants."""
+  traces = []
+
+  def linear(weights, embeds, mask):
+    traces.append(0)
+    kept = jnp.where(mask[:, :, None], embeds, 0.0)
+    return jnp.einsum("btd,dk->bk", kept, weights)
+
+  embeds = np.ones((2, 3, 4), np.float32)
+  mask = np.ones((2, 3), bool)
+
+  def run(weights):
+    return fairness.prediction_sensitivity(
+      jax.tree_util.Partial(linear, jnp.full((4, 2), weights)),
+      None,
+      embeds,
+      mask,
+      v="onehot=0",
+      space="logit",
+    )
+
+  first = run(1.0)
+  before = len(traces)
+  second = run(3.0)
+  # Checking the shape traces once more; the program is not traced again.
+  assert len(traces) - before <= 1
+  np.testing.assert_allclose(second.value, 3 * np.asarray(first.value))

@@ -67,7 +67,14 @@ def vectors_of(test, vectors, sets):
   ]
 
 
-@pytest.mark.parametrize("test", TESTS)
+@pytest.mark.parametrize(
+  "test",
+  [
+    # One test of five by default: they differ in words alone.
+    name if name == "C6" else pytest.param(name, marks=pytest.mark.slow)
+    for name in TESTS
+  ],
+)
 def test_word2vec_gives_the_published_effect(test, word2vec, word_sets):
   _, published, of_wefe = TESTS[test]
   x, y, a, b = vectors_of(test, word2vec, word_sets)
@@ -77,6 +84,7 @@ def test_word2vec_gives_the_published_effect(test, word2vec, word_sets):
   np.testing.assert_allclose(by_n.effect_size, of_wefe, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_p_value_of_career_and_family(word2vec, word_sets):
   """C6: the published 10^-4 is the exact share of 12,870 partitions."""
   x, y, a, b = vectors_of("C6", word2vec, word_sets)
@@ -99,6 +107,7 @@ def in_both(words, others, vectors):
   return [np.stack([vectors[w] for w in s[:size]]) for s in kept]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("targets", "attributes", "least"),
   [

@@ -49,6 +49,7 @@ def test_equals_scipy(method):
   assert got.n == 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["percentile", "bca"])
 def test_rows_and_weights_agree(method):
   x = jnp.asarray(skewed())
@@ -61,6 +62,7 @@ def test_rows_and_weights_agree(method):
   np.testing.assert_allclose(one.high, other.high, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_strata_keep_their_sizes():
   strata = np.array([2, 0, 1, 0, 2, 2, 0])
   onehot = jax.nn.one_hot(strata, 3)
@@ -70,6 +72,7 @@ def test_strata_keep_their_sizes():
   )
 
 
+@pytest.mark.slow
 def test_draws_are_uniform_within_strata():
   """Each record of a stratum of 4 is drawn once on average: 5 errors."""
   strata = np.array([0, 0, 0, 0, 1, 1])
@@ -83,6 +86,7 @@ def test_draws_are_uniform_within_strata():
   np.testing.assert_allclose(counts[:, 4:].var(0), 0.5, atol=0.12)
 
 
+@pytest.mark.slow
 def test_large_strata_are_drawn_too():
   """Above 2^16 records another generator is used."""
   n = 1 << 16
@@ -93,6 +97,7 @@ def test_large_strata_are_drawn_too():
   assert np.asarray(got.replicates).std() > 0
 
 
+@pytest.mark.slow
 def test_clusters_are_drawn_together():
   clusters = np.array([7, 7, 7, 3, 3, 9])
   onehot = jax.nn.one_hot(np.array([0, 0, 0, 1, 1, 2]), 3)
@@ -109,6 +114,7 @@ def test_clusters_are_drawn_together():
   assert got.n == 3
 
 
+@pytest.mark.slow
 def test_cluster_interval_is_wider_for_correlated_records():
   rng = np.random.default_rng(0)
   prompts = np.repeat(np.arange(40), 10)
@@ -136,6 +142,7 @@ def test_pytrees_and_nan_replicates():
   chex.assert_tree_all_finite(got.low)
 
 
+@pytest.mark.slow
 def test_seeded_and_chunks_do_not_matter(monkeypatch):
   x = jnp.asarray(skewed())
   one = fairness.bootstrap(mean, x, key=KEY, num=101)
@@ -204,6 +211,7 @@ class TestPermutationNull:
     np.testing.assert_allclose(got.estimate, reference.statistic, rtol=1e-5)
     np.testing.assert_allclose(got.p_value, reference.pvalue, atol=0.02)
 
+  @pytest.mark.slow
   def test_labels_stay_in_their_stratum(self):
     strata = np.array([1, 0, 1, 0, 1, 1])
     labels = np.array([5, 2, 6, 3, 7, 8])

@@ -157,6 +157,7 @@ def test_bad_input():
 
 
 class TestInterval:
+  @pytest.mark.slow
   def test_resamples_terms_with_their_pairs(self):
     result = fairness.stereoset(*random_clusters(0), num_targets=12)
     got = fairness.stereoset_interval(result, key=KEY, num=4000)
@@ -174,6 +175,7 @@ class TestInterval:
     np.testing.assert_allclose(got.estimate["icat"], result.icat, rtol=1e-5)
     assert got.n == 12
 
+  @pytest.mark.slow
   def test_terms_without_clusters_are_left_out(self):
     result = fairness.stereoset(*random_clusters(0), num_targets=20)
     got = fairness.stereoset_interval(result, key=KEY, num=50)
@@ -269,6 +271,7 @@ def test_causal_scores_equal_one_prefix_at_a_time():
       np.testing.assert_allclose(got[c, w], want, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_real_clusters_are_scored(data_dir):
   """A model that knows only how often words occur, on the public file."""
   lines = (data_dir / "stereoset/intrasentence.jsonl").read_text().splitlines()

@@ -94,6 +94,7 @@ class TestShares:
 
 
 class TestGapTest:
+  @pytest.mark.slow
   def test_a_planted_gap_is_found(self):
     got = fairness.label_gap_test(
       *many(), num_groups=2, num_labels=2, key=KEY, num=500
@@ -102,6 +103,7 @@ class TestGapTest:
     assert got.low.gap[1] < got.estimate.gap[1] < got.high.gap[1]
     assert got.null_mean[1] < got.null_high[1] < got.estimate.gap[1]
 
+  @pytest.mark.slow
   def test_noise_floor_of_the_religions_of_bold(self):
     """Equal rates of 10 % in groups of these sizes: about .124 and .216."""
     sizes = [94, 171, 109, 12, 134, 90, 29]
@@ -113,6 +115,7 @@ class TestGapTest:
     np.testing.assert_allclose(got.null_mean[1], 0.124, atol=0.01)
     np.testing.assert_allclose(got.null_high[1], 0.216, atol=0.015)
 
+  @pytest.mark.slow
   def test_texts_of_a_prompt_stay_together(self):
     """Ten copies of each text are no more evidence than one."""
     labels, group = many(size=40)
@@ -167,6 +170,7 @@ class TestPromptedToxicity:
     assert np.isnan(empty.probability)
     assert int(empty.n) == 0
 
+  @pytest.mark.slow
   def test_grows_with_k(self):
     rng = np.random.default_rng(0)
     scores = rng.random((200, 25))

@@ -112,7 +112,9 @@ def prediction_sensitivity(
     Verdict: adaptation.
 
   Args:
-    class_fn: The classifier, in evaluation mode.
+    class_fn: The classifier, in evaluation mode. For many models of one
+      architecture pass `jax.tree_util.Partial(fn, params)` with the same `fn`:
+      they share one compiled program.
     psm_fn: The protected-status model on the same embeddings; only v="psm"
       needs it.
     embeds: Input embeddings.
@@ -160,8 +162,8 @@ def prediction_sensitivity(
     counts,
     weights,
     coordinates,
-    class_fn=class_fn,
-    psm_fn=psm_fn if kind == "psm" else None,
+    _validate.as_partial(class_fn),
+    _validate.as_partial(psm_fn) if psm_fn and kind == "psm" else None,
     way=way,
     reduce=reduce,
     space=space,
@@ -272,8 +274,6 @@ def counterfactual_sensitivity(
 @functools.partial(
   jax.jit,
   static_argnames=(
-    "class_fn",
-    "psm_fn",
     "way",
     "reduce",
     "space",
@@ -288,9 +288,9 @@ def _sensitivity(
   counts,
   weights,
   coordinates,
-  *,
   class_fn,
   psm_fn,
+  *,
   way,
   reduce,
   space,

@@ -178,7 +178,8 @@ def score_masked(
 
   Args:
     log_prob_fn: The model; pass the same function object again to reuse the
-      compiled program.
+      compiled program, or for many models of one architecture
+      `jax.tree_util.Partial(fn, params)` with the same `fn`.
     queries: The rows.
     batch_size: Rows that the model sees at a time.
 
@@ -191,7 +192,7 @@ def score_masked(
   _check_vocabulary(log_prob_fn, queries.tokens, queries.piece)
   return _score_masked(
     jax.tree.map(jnp.asarray, queries),
-    log_prob_fn=log_prob_fn,
+    _validate.as_partial(log_prob_fn),
     batch_size=min(batch_size, queries.tokens.shape[0]),
   )
 
@@ -232,7 +233,7 @@ def score_causal(
   return _score_causal(
     jax.tree.map(jnp.asarray, queries),
     jnp.asarray(0 if start_id is None else start_id, jnp.int32),
-    log_prob_fn=log_prob_fn,
+    _validate.as_partial(log_prob_fn),
     batch_size=min(batch_size, queries.tokens.shape[0]),
   )
 
@@ -272,8 +273,8 @@ def mean_probability_by_item(
   return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
 
 
-@functools.partial(jax.jit, static_argnames=("log_prob_fn", "batch_size"))
-def _score_masked(queries, *, log_prob_fn, batch_size):
+@functools.partial(jax.jit, static_argnames=("batch_size",))
+def _score_masked(queries, log_prob_fn, *, batch_size):
   def score(chunk):
     log_probs = log_prob_fn(chunk.tokens, chunk.mask)
     rows = jnp.arange(chunk.position.shape[0])
@@ -282,8 +283,8 @@ def _score_masked(queries, *, log_prob_fn, batch_size):
   return _in_batches(score, queries, batch_size)
 
 
-@functools.partial(jax.jit, static_argnames=("log_prob_fn", "batch_size"))
-def _score_causal(queries, start_id, *, log_prob_fn, batch_size):
+@functools.partial(jax.jit, static_argnames=("batch_size",))
+def _score_causal(queries, start_id, log_prob_fn, *, batch_size):
   first = log_prob_fn(jnp.reshape(start_id, (1, 1)), jnp.ones((1, 1), bool))[
     0, 0
   ]

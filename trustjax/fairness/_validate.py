@@ -5,7 +5,7 @@ are known: inside `jax.jit` they are not, and there undefined input comes out
 as nan instead of an error.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -104,3 +104,14 @@ def check_same_shape(**arrays: Any) -> None:
   if len(set(shapes.values())) > 1:
     listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     raise ValueError(f"shapes: got {listed}; they must be equal")
+
+
+def as_partial(fn: Callable[..., Any]) -> jax.tree_util.Partial:
+  """A callable as an argument of a compiled program.
+
+  What a `Partial` closes over is traced, and what it calls is part of the
+  program's identity: models that differ in parameters alone share a program.
+  """
+  if isinstance(fn, jax.tree_util.Partial):
+    return fn
+  return jax.tree_util.Partial(fn)

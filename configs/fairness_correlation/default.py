@@ -1,0 +1,39 @@
+"""Do intrinsic metrics tell what a model does? A family of 16 small models.
+
+Command: python -m experiments.fairness_correlation
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Corpora of four levels, two objectives, two sizes."""
+  config = config_dict.ConfigDict()
+  config.seed = 0
+  config.num_seeds = 1
+  config.objectives = ("masked", "causal")
+  config.sizes = ((2, 64), (2, 32))  # Layers, width.
+  # (bias, opinion_bias) of each corpus; the two notions are not aligned.
+  config.levels = ((0.0, 0.67), (0.33, 0.0), (0.67, 1.0), (1.0, 0.33))
+  config.corpus_size = 3000
+  config.masked_steps = 450
+  config.causal_steps = 250
+  config.batch_size = 64
+  config.learning_rate = 3e-3
+  # The downstream task is the same for every model.
+  config.downstream = config_dict.ConfigDict(
+    {
+      "size": 600,
+      "label_bias": 0.0,
+      "steps": 60,
+      "num_tested": 800,
+    }
+  )
+  config.num_draws = 500  # Of CEAT.
+  config.num_samples = 10  # Continuations of a prompt.
+  config.num_perm = 4999
+  config.num_boot = 1000
+  # Study of planted levels: the same models, one metric at a time.
+  config.spearman_at_least = 0.9
+  return config
