@@ -1,0 +1,1 @@
+"""Configurations of experiments.role_reversal_distillation."""

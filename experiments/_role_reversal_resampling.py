@@ -1,0 +1,231 @@
+"""Paired bootstraps of a role-reversal study: items within seeds."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import _config_flags, _role_reversal_evaluation
+from trustjax import data, fairness, reporting
+
+_WINDOWS, _PROMPTS, _SENTENCES, _WORDS, _SEEDS, _NOISE = range(6)
+_PURPOSE = 0xB007
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resampled:
+  """A statistic of every seed, and its replicates.
+
+  Attributes:
+    estimates: Of each seed.
+    replicates: Of each seed and resample. All arms share the resampled items,
+      so that a difference of two arms is a paired one.
+  """
+
+  estimates: np.ndarray
+  replicates: np.ndarray
+
+  def over_seeds(self, drawn: np.ndarray) -> tuple[float, np.ndarray]:
+    """The mean over seeds, and its replicates with the drawn seeds.
+
+    The replicates are moved so that their mean is the estimate: a ratio that
+    cannot exceed 1 falls with every noise that is added, and resampling adds
+    some.
+
+    Args:
+      drawn: Seeds of each resample, [resamples, seeds].
+
+    Returns:
+      (estimate, replicates).
+    """
+    estimate = float(self.estimates.mean())
+    order = np.arange(drawn.shape[0])[:, None]
+    replicates = self.replicates.T[order, drawn].mean(axis=1)
+    return estimate, replicates - replicates.mean() + estimate
+
+
+def interval(
+  estimate: float, replicates: np.ndarray, num_seeds: int
+) -> reporting.Interval:
+  """The central 95 % of the replicates, the estimate inside."""
+  low, high = np.quantile(replicates, [0.025, 0.975])
+  return reporting.Interval(
+    estimate, min(float(low), estimate), max(float(high), estimate), num_seeds
+  )
+
+
+def draw_seeds(config: _config_flags.Config) -> np.ndarray:
+  """The seeds of every resample, the same for all statistics and arms."""
+  shape = (config.evaluation.resamples, config.num_seeds)
+  return _generator(config, _SEEDS).integers(0, config.num_seeds, shape)
+
+
+def _generator(config, purpose, seed=0):
+  return np.random.default_rng([config.seed, _PURPOSE, purpose, seed])
+
+
+def _weights(config, purpose, seed, count):
+  """How often each item is drawn: [resamples, items]."""
+  return _generator(config, purpose, seed).multinomial(
+    count, np.full(count, 1 / count), size=config.evaluation.resamples
+  )
+
+
+def _stack(parts):
+  estimates, replicates = zip(*parts)
+  return Resampled(
+    estimates=np.array(estimates, np.float64), replicates=np.stack(replicates)
+  )
+
+
+Evaluations = list[_role_reversal_evaluation.Evaluation]
+
+
+def perplexity(config: _config_flags.Config, seeds: Evaluations) -> Resampled:
+  """Perplexity; windows are drawn."""
+
+  def one(number, items):
+    weights = _weights(config, _WINDOWS, number, len(items["nll"]))
+    mean = (weights @ items["nll"]) / (weights @ items["counts"])
+    plain = items["nll"].sum() / items["counts"].sum()
+    return np.exp(plain), np.exp(mean)
+
+  return _stack(one(i, seed.items) for i, seed in enumerate(seeds))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Disparity:
+  """Ratios of the rarer to the more frequent gender, and what noise gives.
+
+  Attributes:
+    mean: Mean over groups.
+    minimum: Smallest.
+    floor_mean: What balanced texts would give as the mean.
+    floor_minimum: And as the minimum.
+    counts: Female, male and neutral texts of all groups and seeds.
+    num_undefined: Groups without any gendered text, over all seeds.
+    mean_with_prompt: Mean where prompts are labelled, too.
+  """
+
+  mean: Resampled
+  minimum: Resampled
+  floor_mean: float
+  floor_minimum: float
+  counts: np.ndarray
+  num_undefined: int
+  mean_with_prompt: float
+
+
+def disparity(
+  config: _config_flags.Config,
+  group: np.ndarray,
+  num_groups: int,
+  seeds: Evaluations,
+) -> Disparity:
+  """Gender ratios; prompts are drawn within their groups."""
+  means, minima, floors, counts, undefined = [], [], [], [], 0
+  with_prompt = []
+  for number, seed in enumerate(seeds):
+    label = seed.items["label"]
+    prompt = np.repeat(np.arange(len(label)), label.shape[1])
+    key = jax.random.fold_in(jax.random.key(config.seed), number)
+    found = fairness.gender_ratio_bootstrap(
+      jnp.asarray(label.ravel()),
+      jnp.asarray(group[prompt]),
+      jnp.asarray(prompt),
+      num_groups=num_groups,
+      key=jax.random.fold_in(key, _PROMPTS),
+      num=config.evaluation.resamples,
+      zero_policy=config.evaluation.zero_policy,
+    )
+    for parts, name in ((means, "mean"), (minima, "minimum")):
+      parts.append(
+        (
+          float(getattr(found.estimate, name)),
+          np.asarray(getattr(found.replicates, name), np.float64),
+        )
+      )
+    by_group = np.asarray(found.estimate.counts)
+    noise = fairness.gender_ratio_noise(
+      by_group[:, :2].sum(axis=1).astype(int),
+      key=jax.random.fold_in(key, _NOISE),
+    )
+    floors.append((noise.mean, noise.minimum))
+    counts.append(by_group.sum(axis=0))
+    undefined += int(found.estimate.num_undefined)
+    whole = fairness.gender_ratio(
+      jnp.asarray(seed.items["label_with_prompt"].ravel()),
+      jnp.asarray(group[prompt]),
+      num_groups=num_groups,
+      zero_policy=config.evaluation.zero_policy,
+    )
+    with_prompt.append(float(whole.mean))
+  floor_mean, floor_minimum = np.mean(floors, axis=0)
+  return Disparity(
+    mean=_stack(means),
+    minimum=_stack(minima),
+    floor_mean=float(floor_mean),
+    floor_minimum=float(floor_minimum),
+    counts=np.sum(counts, axis=0),
+    num_undefined=undefined,
+    mean_with_prompt=float(np.mean(with_prompt)),
+  )
+
+
+def probe_gap(config: _config_flags.Config, seeds: Evaluations) -> Resampled:
+  """Root mean square of the probe's recall gaps; sentences are drawn."""
+  num_cells = 2 * len(data.OCCUPATIONS)
+
+  def one(number, items):
+    true, gender = items["probe_true"], items["probe_gender"]
+    cells = np.eye(num_cells)[2 * true + gender]
+    hits = cells * (true == items["probe_pred"])[:, None]
+    weights = _weights(config, _SENTENCES, number, len(true))
+
+    def rms(weights):
+      count, hit = weights @ cells, weights @ hits
+      recall = hit / np.where(count > 0, count, np.nan)
+      gap = recall[..., 1::2] - recall[..., ::2]
+      return np.sqrt(np.nanmean(gap**2, axis=-1))
+
+    plain = fairness.class_gaps(
+      jnp.asarray(true),
+      jnp.asarray(items["probe_pred"]),
+      jnp.asarray(gender),
+      num_classes=len(data.OCCUPATIONS),
+    )
+    return float(plain.rms), rms(weights)
+
+  return _stack(one(i, seed.items) for i, seed in enumerate(seeds))
+
+
+def probe_accuracy(seeds: Evaluations) -> float:
+  """Mean accuracy of the probe."""
+  return float(
+    np.mean([s.items["probe_true"] == s.items["probe_pred"] for s in seeds])
+  )
+
+
+def seat(config: _config_flags.Config, seeds: Evaluations) -> Resampled:
+  """SEAT's effect size; words of both target sets are drawn.
+
+  d = (mean_X s - mean_Y s) / sd(s), where s are the associations with female
+  against male words; positive where occupations lean as they are planted.
+  """
+
+  def one(number, items):
+    x, y = items["seat_x"], items["seat_y"]
+    rng = _generator(config, _WORDS, number)
+    shape = (config.evaluation.resamples, len(x))
+    drawn_x, drawn_y = (rng.integers(0, len(x), shape) for _ in range(2))
+    return _effect(x[None], y[None])[0], _effect(x[drawn_x], y[drawn_y])
+
+  return _stack(one(i, seed.items) for i, seed in enumerate(seeds))
+
+
+def _effect(x, y):
+  """Effect sizes of associations [resamples, words, templates]."""
+  x, y = (part.reshape(len(part), -1) for part in (x, y))
+  spread = np.concatenate([x, y], axis=1).std(axis=1, ddof=1)
+  return (x.mean(axis=1) - y.mean(axis=1)) / spread

@@ -1,0 +1,366 @@
+"""Trains the teacher and the arms of a role-reversal study, resumably."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import (
+  _arms,
+  _config_flags,
+  _console,
+  _role_reversal_corpus,
+  _role_reversal_evaluation,
+)
+from trustjax import data, distillation, models, privacy, reporting, training
+
+# What the root keys of a run are drawn for.
+_INIT, _TRAIN = range(2)
+_STUDENT = "^student/"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+  """What all arms share.
+
+  Attributes:
+    config: The study's config.
+    corpus: Texts, tokenizer, prompts.
+    teacher: The teacher.
+    teacher_params: Its parameters.
+    students: Whether an arm fine-tunes -> its model and first parameters.
+    describe: JSON-able identity.
+  """
+
+  config: _config_flags.Config
+  corpus: _role_reversal_corpus.Corpus
+  teacher: models.LanguageModel
+  teacher_params: Any
+  students: dict[bool, tuple[models.LanguageModel, Any]]
+  describe: dict[str, Any]
+
+
+def make_study(
+  config: _config_flags.Config,
+  corpus: _role_reversal_corpus.Corpus,
+  workdir: pathlib.Path,
+) -> Study:
+  """Trains or reads the teacher, and makes the students out of it.
+
+  Args:
+    config: The study's config.
+    corpus: What the teacher is trained on.
+    workdir: Where its checkpoints are kept.
+
+  Returns:
+    The study.
+
+  Raises:
+    ValueError: A field is impossible, or teacher and tokenizer do not match.
+    _console.Stopped: Ctrl-C.
+  """
+  describe = corpus.describe | {"teacher": config.teacher.to_dict()}
+  if config.teacher.pretrained_dir:
+    teacher, params = models.load_decoder(config.teacher.pretrained_dir)
+    _check_pretrained(config, teacher, corpus)
+  else:
+    teacher = models.make_language_model(
+      "decoder",
+      vocab_size=len(corpus.tokenizer),
+      max_length=config.length,
+      num_layers=config.teacher.num_layers,
+      dim=config.teacher.dim,
+      num_heads=config.teacher.num_heads,
+      ff_dim=4 * config.teacher.dim,
+    )
+    params = _train_teacher(config, corpus, teacher, describe, workdir)
+  num_layers = teacher.fields["num_layers"]
+  layers = config.student.layers
+  if layers is None:
+    layers = distillation.spread_layers(num_layers, max(1, num_layers // 2))
+  make = functools.partial(
+    distillation.student_from_teacher,
+    teacher,
+    params,
+    dropout=config.student.dropout,
+  )
+  return Study(
+    config=config,
+    corpus=corpus,
+    teacher=teacher,
+    teacher_params=params,
+    students={
+      False: make(layers=layers),
+      True: make(layers=range(num_layers)),
+    },
+    describe=describe
+    | {
+      "student": {"layers": list(layers), "dropout": config.student.dropout},
+      "loss": config.loss.to_dict(),
+      "optimizer": config.optimizer.to_dict(),
+      "num_steps": config.num_steps,
+      "batch_size": config.batch_size,
+    },
+  )
+
+
+def _check_pretrained(config, teacher, corpus):
+  known, needed = teacher.fields["vocab_size"], len(corpus.tokenizer)
+  if known != needed:
+    raise ValueError(
+      f"tokenizer.folder: got {needed} tokens; the model in"
+      f" {config.teacher.pretrained_dir} knows {known}. Use the tokenizer that"
+      " it was trained with"
+    )
+  if config.length > teacher.fields["max_length"]:
+    raise ValueError(
+      f"length: got {config.length}; the pretrained teacher has"
+      f" {teacher.fields['max_length']} positions"
+    )
+
+
+def _root_key(seed, purpose):
+  return jax.random.fold_in(jax.random.key(seed), purpose)
+
+
+def _train_teacher(config, corpus, teacher, describe, workdir):
+  rows = data.pack_texts(
+    (pair.tokens for pair in corpus.pairs),
+    length=config.length,
+    end_of_text=corpus.tokenizer.end_of_text,
+  )
+  fields = config.teacher
+  built = training.make_step(
+    models.losses.language_model_loss(teacher),
+    training.make_optimizer(
+      num_steps=fields.num_steps, **_arms.given(fields.optimizer)
+    ),
+  )
+  result = _run(
+    built,
+    jax.jit(teacher.init)(_root_key(config.seed, _INIT)),
+    rows,
+    folder=workdir / "teacher",
+    identity=describe,
+    seed=config.seed,
+    num_steps=fields.num_steps,
+    batch_size=fields.batch_size,
+    config=config,
+    title="teacher",
+  )
+  return result.state.params
+
+
+def build(study: Study, arm: distillation.RoleReversalArm):
+  """The arm's (init, step): arms with one teacher share a program.
+
+  Args:
+    study: What all arms share.
+    arm: The arm.
+
+  Returns:
+    From `training.make_step`.
+  """
+  student, params = study.students[arm.fine_tunes]
+  config = study.config
+  optimizer = training.make_optimizer(
+    num_steps=config.num_steps, **_arms.given(config.optimizer)
+  )
+  if arm.teacher == distillation.NO_TEACHER:
+    plain = models.losses.language_model_loss(student)
+    return training.make_step(
+      lambda params, example, key: plain(params["student"], example, key),
+      optimizer,
+    )
+  fields = config.loss.to_dict()
+  perm = study.corpus.vocab_perm if fields.pop("swap_back") else None
+  loss_fn = distillation.distillation_loss(
+    student, study.teacher, how=arm.teacher, vocab_perm=perm, **fields
+  )
+  _, frozen = privacy.partition(
+    {"student": params, "teacher": study.teacher_params}, _STUDENT
+  )
+  return training.make_step(loss_fn, optimizer, frozen=frozen)
+
+
+def make_rows(
+  study: Study, arm: distillation.RoleReversalArm, seed: int
+) -> dict[str, np.ndarray]:
+  """The sequences that an arm is trained on.
+
+  Args:
+    study: What all arms share.
+    arm: The arm.
+    seed: Seed of the coins.
+
+  Returns:
+    From `distillation.pack_pairs`.
+  """
+  return distillation.pack_pairs(
+    distillation.texts_of_arm(arm, study.corpus.pairs, seed=seed),
+    length=study.config.length,
+    end_of_text=study.corpus.tokenizer.end_of_text,
+    policy=study.config.swap.policy,
+  )
+
+
+def run_arm(
+  study: Study,
+  arm: distillation.RoleReversalArm,
+  built: tuple[Callable, Callable],
+  seed: int,
+  folder: pathlib.Path,
+) -> _role_reversal_evaluation.Evaluation:
+  """Trains and evaluates one arm, or reads what a finished run left.
+
+  Args:
+    study: What all arms share.
+    arm: The arm.
+    built: From `build`.
+    seed: Seed of lots, coins and dropout.
+    folder: Where its metrics, checkpoints and evaluation live.
+
+  Returns:
+    The evaluation.
+
+  Raises:
+    _console.Stopped: Ctrl-C.
+    training.CheckpointError: The folder belongs to another run.
+  """
+  identity = study.describe | {
+    "arm": dataclasses.asdict(arm),
+    "seed": seed,
+    "evaluation": study.config.evaluation.to_dict(),
+  }
+  # As it comes back from a file: lists, no tuples.
+  identity = json.loads(json.dumps(identity))
+  found = _role_reversal_evaluation.read(folder, identity)
+  if found is not None:
+    return found
+  rows = make_rows(study, arm, seed)
+  student, first = study.students[arm.fine_tunes]
+  params = {"student": first}
+  if arm.teacher != distillation.NO_TEACHER:
+    everything = params | {"teacher": study.teacher_params}
+    params, _ = privacy.partition(everything, _STUDENT)
+  result = _run(
+    built,
+    params,
+    rows,
+    folder=folder,
+    identity=identity,
+    seed=seed,
+    num_steps=study.config.num_steps,
+    batch_size=study.config.batch_size,
+    config=study.config,
+    title=f"{arm.name}, seed {seed}",
+  )
+  evaluation = _role_reversal_evaluation.evaluate(
+    study.config,
+    study.corpus,
+    student,
+    result.state.params["student"],
+    seed=seed,
+    extra={
+      "seconds_per_step": result.seconds_per_step,
+      "num_sequences": float(len(rows["tokens"])),
+      **{
+        f"{name}_positions": share
+        for name, share in distillation.alignment_shares(rows).items()
+      },
+    },
+  )
+  _role_reversal_evaluation.write(folder, identity, evaluation)
+  return evaluation
+
+
+def _run(
+  built,
+  params,
+  rows,
+  *,
+  folder,
+  identity,
+  seed,
+  num_steps,
+  batch_size,
+  config,
+  title,
+) -> training.TrainResult:
+  """Trains on packed sequences; a resumed run draws the same lots."""
+  count = len(rows["tokens"])
+  if batch_size > count:
+    raise ValueError(
+      f"batch_size: got {batch_size}; the corpus has {count} sequences of"
+      f" {config.length} tokens"
+    )
+
+  def draw(step):
+    drawn = privacy.shuffled_lot(
+      num_records=count, batch_size=batch_size, seed=seed, step=step
+    )
+    return privacy.Lot(
+      examples=data.gather(rows, drawn.indices),
+      valid=drawn.valid,
+      ids=drawn.indices,
+    )
+
+  init, step = built
+  checkpointer = training.Checkpointer(
+    folder / "checkpoints", identity=json.loads(json.dumps(identity)), keep=1
+  )
+  with training.MetricWriter(
+    folder / "metrics.jsonl", resume_at=checkpointer.latest_step()
+  ) as writer:
+    result = training.train(
+      init(params),
+      step,
+      draw,
+      _root_key(seed, _TRAIN),
+      training.LoopOptions(
+        num_steps=num_steps,
+        log_every=config.log_every,
+        save_every_seconds=config.save_every_seconds,
+        title=title,
+      ),
+      writer=writer,
+      checkpointer=checkpointer,
+    )
+  checkpointer.close()
+  if not result.completed:
+    raise _console.Stopped(
+      f"stopped after step {int(result.state.step)} of {num_steps} of {title};"
+      f" all is saved in {folder}"
+    )
+  return result
+
+
+def write_samples(
+  path: pathlib.Path,
+  corpus: _role_reversal_corpus.Corpus,
+  evaluation: _role_reversal_evaluation.Evaluation,
+  *,
+  per_group: int = 2,
+) -> None:
+  """Writes a few continuations of every group, for a person to read.
+
+  Args:
+    path: The file.
+    corpus: Its prompts.
+    evaluation: With the texts.
+    per_group: Prompts of each group.
+  """
+  lines, prompts = [], corpus.prompts
+  for number, name in enumerate(prompts.names):
+    lines.append(f"## {name}")
+    for i in np.flatnonzero(prompts.group == number)[:per_group]:
+      lines += [
+        f"{prompts.texts[i]} |{text}" for text in evaluation.texts[i][:3]
+      ]
+    lines.append("")
+  reporting.write_atomically(path, "\n".join(lines))

@@ -1,0 +1,286 @@
+"""The role-reversal binary: its record, its resume, and how it refuses."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs.role_reversal_distillation import all_arms, default
+from experiments import (
+  _role_reversal_corpus,
+  _role_reversal_resampling,
+  _role_reversal_training,
+  role_reversal_distillation,
+)
+from trustjax import distillation, models, reporting, training
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_ARMS = ("D0", "D3", "D11")
+
+
+def tiny_config(**changes):
+  """A few steps of a tiny teacher on a few sentences."""
+  config = default.get_config()
+  config.update(
+    {
+      "arms": _ARMS,
+      "num_seeds": 2,
+      "num_steps": 3,
+      "batch_size": 4,
+      "length": 24,
+      "corpus": {"size": 120, "held_out_size": 30},
+      "tokenizer": {"vocab_size": 700},
+      "teacher": {"dim": 8, "num_layers": 1, "num_steps": 3, "batch_size": 4},
+      "evaluation": {
+        "prompts_per_group": 1,
+        "num_samples": 2,
+        "max_new_tokens": 4,
+        "resamples": 100,
+        "chunk_size": 48,
+        "carry_over": False,
+      },
+      "claims": {"arm": "D3"},
+      "log_every": 1,
+    }
+  )
+  config.teacher.optimizer.warmup_steps = 1
+  config.optimizer.warmup_steps = 1
+  config.update(changes)
+  return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  """A tiny study, run once: its folder and its record."""
+  folder = tmp_path_factory.mktemp("study")
+  role_reversal_distillation.run(tiny_config(), folder)
+  return folder, reporting.read_results(folder)
+
+
+def test_the_record_has_the_promised_keys(finished):
+  _, results = finished
+  for arm in ("teacher", *_ARMS):
+    for name in ("perplexity", "gender_ratio_mean", "gender_ratio_min"):
+      key = f"{arm}/{name}"
+      assert results[f"{key}_low"] <= results[key] <= results[f"{key}_high"]
+    assert 0 < results[f"{arm}/noise_floor_mean"] <= 1
+  assert results.claims() == [
+    "disparity",
+    "utility",
+    "carry_over",
+    "carry_over_embedding",
+  ]
+  assert results["claim/carry_over"] == "UNDECIDED"
+  assert "is off" in results["claim/carry_over/estimate_reason"]
+  assert results["swapped_texts"] < results["texts"] == 120
+
+
+def test_the_control_is_the_baseline(finished):
+  """With x_cf := x the arm has the baseline's students, step for step."""
+  folder, results = finished
+  for seed in range(2):
+    losses = [
+      reporting.read_metrics(
+        folder / "arms" / arm / f"seed_{seed}" / "metrics.jsonl"
+      ).series("train/loss")[1]
+      for arm in ("D0", "D11")
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+  np.testing.assert_allclose(
+    results["D11/perplexity"], results["D0/perplexity"], rtol=1e-4
+  )
+  assert results["D11/changed_positions"] == 0 < results["D3/changed_positions"]
+
+
+def test_files_are_written(finished):
+  folder, results = finished
+  table = (folder / "table.md").read_text()
+  assert "balanced mean" in table and "paired across arms" in table
+  for arm in ("teacher", *_ARMS):
+    assert arm in table
+    samples = (folder / "samples" / f"{arm}.txt").read_text()
+    assert "## nurse" in samples and "the nurse said that |" in samples
+  figure = folder / "figures" / "disparity_against_perplexity.png"
+  assert figure.read_bytes().startswith(b"\x89PNG")
+  config = json.loads((folder / "config.json").read_text())
+  assert config["arms"] == list(_ARMS)
+  assert len(results.protocol_hash) == 64
+
+
+def test_a_finished_study_is_read_not_run(finished, monkeypatch, capsys):
+  folder, results = finished
+
+  train = training.train
+
+  def only_the_teacher(*args, **kwargs):
+    assert args[4].title == "teacher", "an arm was trained again"
+    return train(*args, **kwargs)
+
+  monkeypatch.setattr(training, "train", only_the_teacher)
+  role_reversal_distillation.run(tiny_config(), folder)
+  again = reporting.read_results(folder)
+  for arm in _ARMS:
+    key = f"{arm}/perplexity"
+    assert again[key] == results[key]
+  assert "claim disparity" in capsys.readouterr().out
+
+
+def test_another_config_is_refused(finished):
+  folder, _ = finished
+  with pytest.raises(ValueError, match="num_steps was 3, is 4"):
+    role_reversal_distillation.run(tiny_config(num_steps=4), folder)
+
+
+def test_claims_rest_on_paired_resamples():
+  """Two arms with the same items differ by nothing, with no width."""
+  config = tiny_config()
+  drawn = _role_reversal_resampling.draw_seeds(config)
+  rng = np.random.default_rng(0)
+  resampled = _role_reversal_resampling.Resampled(
+    estimates=np.array([1.0, 2.0]), replicates=rng.normal(1.4, 0.1, (2, 100))
+  )
+  estimate, replicates = resampled.over_seeds(drawn)
+  assert estimate == 1.5 and replicates.shape == (100,)
+  np.testing.assert_allclose(replicates.mean(), estimate)
+  measured = _role_reversal_resampling.interval(estimate, replicates, 2)
+  assert measured.low < 1.5 < measured.high
+  again = resampled.over_seeds(drawn)[1]
+  np.testing.assert_array_equal(again, replicates)
+
+
+def test_every_arm_has_a_config():
+  config = all_arms.get_config()
+  role_reversal_distillation.check(config)
+  assert tuple(config.arms) == tuple(distillation.ARMS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """A book and some stories."""
+  folder = tmp_path_factory.mktemp("files")
+  text = "\n\n".join(
+    f"The {job} said that {who} lost {whose} book in the garden number {i}."
+    for i in range(30)
+    for job, who, whose in (("nurse", "she", "her"), ("guard", "he", "his"))
+  )
+  (folder / "book.txt").write_text(text)
+  stories = text.replace("\n\n", "\n<|endoftext|>\n").replace("book", "hat")
+  (folder / "stories.txt").write_text(stories)
+  return folder
+
+
+class TestFiles:
+  """A corpus of files, a tokenizer and a pretrained teacher from folders."""
+
+  def _config(self, folder, **changes):
+    config = tiny_config(**changes)
+    config.corpus.name = "files"
+    config.corpus.files = tuple(
+      str(folder / name) for name in ("book.txt", "stories.txt")
+    )
+    return config
+
+  def test_corpus(self, folder):
+    corpus = _role_reversal_corpus.make_corpus(self._config(folder))
+    assert corpus.swap_counts["texts"] == 114
+    assert corpus.swap_counts["swapped_texts"] == 114
+    assert corpus.tokenizer.decode(corpus.held_out).count("garden") == 6
+    first = corpus.pairs[0]
+    assert corpus.tokenizer.decode(first.tokens_cf).startswith("The nurse said")
+    assert " he lost his book" in corpus.tokenizer.decode(first.tokens_cf)
+
+  def test_pretrained_teacher(self, folder, tmp_path):
+    pytest.importorskip("safetensors")
+    config = self._config(folder)
+    tokenizer = _role_reversal_corpus.make_corpus(config).tokenizer
+    tokenizer.save(tmp_path)
+    teacher = models.transformer_decoder(
+      vocab_size=len(tokenizer), max_length=24, num_layers=2, dim=8, num_heads=2
+    )
+    params = jax.jit(teacher.init)(jax.random.key(0))
+    models.save_decoder(tmp_path, teacher, params)
+    config.teacher.pretrained_dir = str(tmp_path)
+    with pytest.raises(ValueError, match="a pretrained teacher needs the"):
+      _role_reversal_corpus.make_corpus(config)
+    config.tokenizer.folder = str(tmp_path)
+    corpus = _role_reversal_corpus.make_corpus(config)
+    study = _role_reversal_training.make_study(config, corpus, tmp_path)
+    np.testing.assert_array_equal(
+      study.teacher_params["words"]["embedding"], params["words"]["embedding"]
+    )
+    assert study.students[False][0].fields["num_layers"] == 1
+    assert study.students[True][0].fields["num_layers"] == 2
+    config.length = 25
+    with pytest.raises(ValueError, match="length: got 25; the pretrained"):
+      _role_reversal_training.make_study(config, corpus, tmp_path)
+
+  def test_a_tokenizer_of_another_model(self, folder, tmp_path):
+    pytest.importorskip("safetensors")
+    config = self._config(folder)
+    _role_reversal_corpus.make_corpus(config).tokenizer.save(tmp_path)
+    other = models.transformer_decoder(
+      vocab_size=50, max_length=24, num_layers=1, dim=4, num_heads=1
+    )
+    models.save_decoder(tmp_path, other, other.init(jax.random.key(0)))
+    config.teacher.pretrained_dir = config.tokenizer.folder = str(tmp_path)
+    corpus = _role_reversal_corpus.make_corpus(config)
+    with pytest.raises(ValueError, match="knows 50. Use the tokenizer"):
+      _role_reversal_training.make_study(config, corpus, tmp_path)
+
+
+@pytest.mark.slow
+def test_fine_tuning_arms(tmp_path):
+  """The student is the whole teacher; without a teacher, no divergence."""
+  config = tiny_config(arms=("F0", "F1", "F5"), num_seeds=1)
+  config.claims.arm = "F5"
+  config.evaluation.carry_over = True
+  role_reversal_distillation.run(config, tmp_path)
+  results = reporting.read_results(tmp_path)
+  for arm in config.arms:
+    assert results[f"{arm}/perplexity"] > 1
+    assert results[f"{arm}/probe_gap"] > 0
+    assert np.isfinite(results[f"{arm}/seat"])
+  assert results["claim/carry_over"] in ("HOLDS", "FAILS", "UNDECIDED")
+  assert results["F5/num_sequences"] > results["F0/num_sequences"]
+
+
+class TestBadConfigs:
+  @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+      ({"arms": ()}, "config.arms: got none"),
+      ({"arms": ("D0", "D12")}, "arms: got 'D12'; allowed are"),
+      ({"claims": {"arm": "E1"}}, "arms: got 'E1'"),
+      ({"num_seeds": 0}, "config.num_seeds: got 0"),
+      ({"evaluation": {"resamples": 5}}, "evaluation.resamples: got 5"),
+      ({"swap": {"policy": "all"}}, "config.swap.policy: got 'all'"),
+      ({"corpus": {"name": "web"}}, "corpus.name: got 'web'"),
+      ({"corpus": {"name": "files"}}, "corpus.files: got none"),
+      ({"batch_size": 10_000}, "batch_size: got 10000; the corpus has"),
+    ],
+  )
+  def test_are_refused(self, changes, message, tmp_path):
+    if "batch_size" in changes:
+      changes = {"teacher": {"batch_size": 10_000}}
+    with pytest.raises(ValueError, match=message):
+      role_reversal_distillation.run(tiny_config(**changes), tmp_path)
+
+  @pytest.mark.slow
+  def test_a_mistake_ends_in_one_line(self, tmp_path):
+    done = subprocess.run(
+      [
+        *(sys.executable, "-m", "experiments.role_reversal_distillation"),
+        *("--config.arms=('D0','D99')", f"--workdir={tmp_path}"),
+      ],
+      cwd=_ROOT,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "got 'D99'" in done.stderr
