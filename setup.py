@@ -45,7 +45,13 @@ _TEST = [
 _PRETRAINED = ["safetensors>=0.4.5", "huggingface-hub>=0.26"]
 
 # Benchmark opponents: heavy, and never imported by the library.
-_PEERS = ["jax-privacy==2.0.0", "opacus>=1.5", "torch>=2.5"]
+_PEERS = [
+  "jax-privacy==2.0.0",
+  "opacus>=1.5",
+  "pfl>=0.6",
+  "torch>=2.5",
+  "transformers>=4.50",
+]
 
 setuptools.setup(
   name="trustjax",

@@ -133,6 +133,7 @@ def test_peers_take_the_same_clipped_sum():
   )
 
 
+@pytest.mark.slow
 def test_every_model_of_the_grid_has_an_epsilon_free_setting():
   for label, fields in grid.get_config().models.items():
     small = fields.to_dict() | {"batch_size": 2, "length": 4}

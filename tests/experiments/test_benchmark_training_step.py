@@ -122,6 +122,7 @@ def test_the_files_are_there(finished):
   assert json.loads((folder / "config.json").read_text())["rounds"] == 3
 
 
+@pytest.mark.slow
 def test_padding_is_counted_over_all_lots():
   setting = _benchmark_methods.make_setting("mean_pool", 8, dim=4, **SIZES)
   methods = _benchmark_methods.make_methods(
@@ -216,6 +217,7 @@ def test_one_model_of_a_config_can_be_raced_alone():
   assert setting.key == "bilstm_B32"
 
 
+@pytest.mark.slow
 def test_table_a_builds():
   settings = binary.make_settings(table_a.get_config())
   assert [s.key for s in settings] == [
