@@ -62,6 +62,13 @@ def run_binary(
     except Stopped as stopped:
       print(f"{stopped}\nRun the same command to continue.")
       sys.exit(_INTERRUPTED)
+    except KeyboardInterrupt:
+      # Ctrl-C between training runs, or a second one during a run.
+      print(
+        f"{name}: stopped; what was saved in {workdir.value} is kept\n"
+        "Run the same command to continue."
+      )
+      sys.exit(_INTERRUPTED)
     except (ValueError, OSError, training.CheckpointError) as error:
       sys.exit(f"{name}: {error}")
 

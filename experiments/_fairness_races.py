@@ -186,7 +186,8 @@ def _group_bootstrap(options, seed):
     name="group_bootstrap",
     ours=ours,
     theirs=theirs,
-    scale=options.num_resamples / options.peer_resamples,
+    # The frame of the records themselves is as much work as a resample.
+    scale=options.num_resamples / (options.peer_resamples + 1),
     peer="fairlearn MetricFrame with n_boot",
     at_least=1.0,
     check=check,

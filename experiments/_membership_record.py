@@ -12,6 +12,8 @@ if TYPE_CHECKING:
   import matplotlib.figure
 
 _NO_MECHANISM = "no mechanism was run"
+# An audit of fewer says nothing.
+_LEAST_CANARIES = 10
 _LABELS = {
   "yeom": "loss threshold",
   "salem": "largest posterior",
@@ -68,7 +70,7 @@ def record_arm(
   attacked: Attacked,
   fields: Any,
   delta: float,
-  first_of_text: np.ndarray,
+  canaries: np.ndarray,
   seed: int,
 ) -> None:
   """Adds an arm: privacy, utility, success of each attack, audited bound.
@@ -78,7 +80,7 @@ def record_arm(
     attacked: The arm.
     fields: The config's `attack`.
     delta: delta of every epsilon.
-    first_of_text: Usable records, one for each text: the audit's canaries.
+    canaries: Usable records that are the audit's canaries.
     seed: Seed of bootstraps and ties.
   """
   name, found = attacked.name, attacked.found
@@ -115,7 +117,7 @@ def record_arm(
       put(results, f"{name}/{attack}/{metric}", getattr(metrics, metric))
     for fpr, estimate in metrics.tpr_at_fpr.items():
       put(results, f"{name}/{attack}/{_tpr(fpr)}", estimate)
-  _record_audit(results, attacked, fields, delta, first_of_text, seed)
+  _record_audit(results, attacked, fields, delta, canaries, seed)
 
 
 def _tpr(fpr):
@@ -151,30 +153,35 @@ def _record_privacy(results, name, arm, delta, fprs):
       results.set(f"{name}/{suffix}/{_tpr(fpr)}", ceiling, reason=reason)
 
 
-def _record_audit(results, attacked, fields, delta, first_of_text, seed):
+def _record_audit(results, attacked, fields, delta, canaries, seed):
   """The one-run audit of model 0, its records being the canaries."""
   key = f"{attacked.name}/epsilon_lower_bound"
   if "lira_online" not in attacked.scores:
     results.set(key, None, reason="the audit guesses by scores of lira_online")
     return
+  if len(canaries) < _LEAST_CANARIES:
+    results.set(
+      key, None, reason=f"only {len(canaries)} records have a fair coin left"
+    )
+    return
   plan = attacks.OneRunPlan(
-    num_canaries=len(first_of_text),
+    num_canaries=len(canaries),
     num_guesses=attacks.choose_num_guesses(
-      len(first_of_text),
+      len(canaries),
       separation=fields.audit_separation,
       delta=delta,
     ),
     delta=delta,
   )
   outcome = plan.audit(
-    attacked.scores["lira_online"][0, first_of_text],
-    attacked.member[0, first_of_text],
+    attacked.scores["lira_online"][0, canaries],
+    attacked.member[0, canaries],
     seed=seed,
   )
   results.set(key, outcome.epsilon_lower_bound)
   results.set(
     f"{attacked.name}/audit_method",
-    f"one run, model 0, {plan.num_canaries} texts,"
+    f"one run, model 0, {plan.num_canaries} records,"
     f" {plan.num_guesses} guesses by lira_online, fixed before training",
   )
   results.set(f"{attacked.name}/audit_correct_guesses", outcome.num_correct)

@@ -64,7 +64,7 @@ def evaluate(
     extra: Further numbers to keep.
 
   Returns:
-    The evaluation.
+    The evaluation; numbers that are not finite are left out.
   """
   fit = models.perplexity(
     model,
@@ -78,7 +78,14 @@ def evaluate(
   items = {"nll": fit.nll, "counts": fit.counts} | labels
   if config.evaluation.carry_over:
     items |= _carry_over(corpus, model, params, config.corpus.bias, config.seed)
-  return Evaluation(items=items, numbers=quality | (extra or {}), texts=texts)
+  # No text may have what a number counts, and a session that only ran the last
+  # step has no usual step to time.
+  numbers = {
+    name: value
+    for name, value in (quality | (extra or {})).items()
+    if np.isfinite(value)
+  }
+  return Evaluation(items=items, numbers=numbers, texts=texts)
 
 
 def _continue(config, corpus, model, params, seed) -> list[list[str]]:
@@ -253,11 +260,9 @@ def write(
   """Keeps an evaluation, so that a finished arm is not run again."""
   folder.mkdir(parents=True, exist_ok=True)
   np.savez(folder / "items.npz", **evaluation.items)  # pyright: ignore
-  # A session that only ran the last step has no usual step to time.
-  numbers = {k: v for k, v in evaluation.numbers.items() if np.isfinite(v)}
   record = {
     "identity": identity,
-    "numbers": numbers,
+    "numbers": evaluation.numbers,
     "texts": evaluation.texts,
   }
   reporting.write_atomically(

@@ -201,12 +201,23 @@ def make_rows(
   Returns:
     From `distillation.pack_pairs`.
   """
-  return distillation.pack_pairs(
-    distillation.texts_of_arm(arm, study.corpus.pairs, seed=seed),
+  texts = study.corpus.pairs
+  if not arm.control:
+    texts = distillation.texts_of_arm(arm, texts, seed=seed)
+  rows = distillation.pack_pairs(
+    texts,
     length=study.config.length,
     end_of_text=study.corpus.tokenizer.end_of_text,
     policy=study.config.swap.policy,
   )
+  if arm.control:
+    # Cut as the baseline's: texts without their partners, which may be longer,
+    # would be cut elsewhere.
+    tokens, mask = rows["tokens"], rows["mask"]
+    order = np.arange(tokens.shape[1], dtype=np.int32)
+    rows |= {"tokens_cf": tokens, "mask_cf": mask, "valid": mask}
+    rows["idx"] = np.where(mask, order, 0).astype(np.int32)
+  return rows
 
 
 def run_arm(

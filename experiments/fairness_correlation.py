@@ -98,8 +98,8 @@ def record_grid(results, name, found, grid):
 def record_levels(results, config, family, axes, values):
   """Spearman of every metric with the level that was planted for its notion.
 
-  Claims stand for metrics that are declared monotone; the others have their
-  reason beside the number.
+  Beside the number stands what was declared: "monotone" and the correlation
+  that is required, or why the metric need not rise.
   """
   least = config.spearman_at_least
   for column, axis in enumerate(axes):

@@ -212,18 +212,41 @@ def _scored(config, name, arm, found):
   )
 
 
+def audit_canaries(
+  attacked: _membership_record.Attacked, text: np.ndarray | None
+) -> np.ndarray:
+  """Usable records whose coin for model 0 an audit may guess.
+
+  Copies of a text share a coin, and epsilon is that of one record, so a text
+  must stand there once. A record that is usable only because of how its coin
+  for model 0 fell has no fair coin left, given the other models' coins.
+
+  Args:
+    attacked: The arm.
+    text: Group of each record, or None where nothing is known of copies.
+
+  Returns:
+    Their places among the usable records.
+  """
+  others = attacked.member[1:]
+  allowed = _shadow_training.enough_shadows(others)
+  if text is not None:
+    _, group, copies = np.unique(
+      text[attacked.usable], return_inverse=True, return_counts=True
+    )
+    allowed &= copies[group] == 1
+  return np.flatnonzero(allowed)
+
+
 def _record(results, attacked, config, text):
-  """Adds every arm; records of one text share a coin and count once."""
+  """Adds every arm."""
   for each in attacked:
-    own = np.arange(int(each.usable.sum()))
-    if text is not None:
-      _, own = np.unique(text[each.usable], return_index=True)
     _membership_record.record_arm(
       results,
       each,
       config.attack,
       config.delta,
-      own,
+      audit_canaries(each, text),
       config.seed,
     )
     dropped = int((~each.usable).sum())

@@ -43,6 +43,8 @@ def check(config: _config_flags.Config) -> None:
     ("length", config.length, 2),
     ("evaluation.resamples", config.evaluation.resamples, 100),
     ("evaluation.prompts_per_group", config.evaluation.prompts_per_group, 1),
+    ("evaluation.num_samples", config.evaluation.num_samples, 1),
+    ("evaluation.max_new_tokens", config.evaluation.max_new_tokens, 1),
     ("teacher.num_steps", config.teacher.num_steps, 1),
     ("corpus.held_out_size", config.corpus.held_out_size, 1),
   ):
@@ -54,6 +56,25 @@ def check(config: _config_flags.Config) -> None:
     raise ValueError(
       f"config.swap.policy: got {config.swap.policy!r}; allowed are"
       f" {list(distillation.POLICIES)}"
+    )
+  stride = config.evaluation.stride
+  if stride is not None and not 1 <= stride < config.length:
+    raise ValueError(
+      f"config.evaluation.stride: got {stride}; it must lie between 1 and"
+      f" length - 1 = {config.length - 1}"
+    )
+
+
+def _check_prompts(config, corpus):
+  """Refuses prompts that a teacher to be trained could not continue."""
+  fields = config.evaluation
+  longest = max(map(len, corpus.prompts.tokens))
+  needed = longest + fields.max_new_tokens
+  if not config.teacher.pretrained_dir and needed > config.length:
+    raise ValueError(
+      f"config.length: got {config.length}; the longest prompt has {longest}"
+      f" tokens and needs {needed} with evaluation.max_new_tokens ="
+      f" {fields.max_new_tokens}"
     )
 
 
@@ -72,6 +93,7 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   private_training.check_workdir(workdir, as_json)
   began = time.perf_counter()
   corpus = _role_reversal_corpus.make_corpus(config)
+  _check_prompts(config, corpus)
   print(_describe(corpus), flush=True)
   reporting.write_config(workdir, as_json)
   study = _role_reversal_training.make_study(config, corpus, workdir)

@@ -41,6 +41,13 @@ class TestReadTexts:
     with pytest.raises(FileNotFoundError, match="missing"):
       next(texts)
 
+  def test_is_lazy_within_a_file(self, tmp_path):
+    (tmp_path / "a").write_bytes(b"one\n\n" + b"two\n\n" * 100_000 + b"\xff")
+    texts = data.read_texts([tmp_path / "a"])
+    assert next(texts) == "one"
+    with pytest.raises(ValueError, match="a: not UTF-8 text"):
+      list(texts)
+
   def test_bad_input(self, tmp_path):
     with pytest.raises(ValueError, match="separator: got 'tab'"):
       next(data.read_texts([], separator="tab"))

@@ -1,5 +1,7 @@
 """The audit binary: its record, and canaries against what is known."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -151,3 +153,19 @@ def test_configs_are_those_of_the_binary():
     audit.check(module.get_config())
   arms = membership_inference.make_arms(tiny_config(), 2000)
   assert [a.name for a in arms] == ["edp_sgd"]
+
+
+def test_a_rule_that_learns_has_no_release_to_audit():
+  """Its threshold's count is released, too: one Gaussian is not the claim."""
+  plan = privacy.DpSgdPlan.make(
+    num_records=100,
+    expected_batch_size=50,
+    rule=privacy.QuantileClip(),
+    num_steps=1,
+    noise_multiplier=1.0,
+  )
+  arm = types.SimpleNamespace(name="dp_sgd", plan=plan, engine="vmap")
+  results = reporting.Results()
+  audit._record_release(results, tiny_config(), arm)
+  for name in ("mu_lower_bound", "mu_naive", "mu"):
+    assert results[f"dp_sgd/release/{name}"] is None

@@ -8,6 +8,7 @@ import pytest
 from configs.membership_inference import default, snips, snips_other_arms
 from experiments import (
   _membership_attacks,
+  _membership_record,
   _shadow_training,
   membership_inference,
 )
@@ -146,6 +147,26 @@ def test_every_attack_runs_and_copies_share_their_coin(finished):
     scores = _membership_attacks.scores(name, part, 0)
     assert scores.shape == part["member"].shape
     assert np.isfinite(scores).all()
+
+
+def test_an_audit_guesses_fair_coins_of_single_records():
+  member = np.zeros((8, 5), bool)
+  member[1:4] = True  # Three of the seven others are in, everywhere but ...
+  member[3, 1] = False  # ... here, where only model 0 makes it three,
+  member[0, 1] = True
+  member[4:6, 2] = True  # ... and here, where it makes three models out.
+  text = np.array([7, 1, 2, 5, 5])
+  attacked = _membership_record.Attacked(
+    name="arm",
+    arm=None,
+    found={"member": member},
+    usable=_shadow_training.enough_shadows(member),
+    scores={},
+  )
+  assert attacked.usable.all()
+  canaries = membership_inference.audit_canaries
+  np.testing.assert_array_equal(canaries(attacked, text), [0])
+  np.testing.assert_array_equal(canaries(attacked, None), [0, 3, 4])
 
 
 @pytest.mark.slow

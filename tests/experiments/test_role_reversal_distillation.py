@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from configs.role_reversal_distillation import all_arms, default
 from experiments import (
   _role_reversal_corpus,
+  _role_reversal_evaluation,
   _role_reversal_resampling,
   _role_reversal_training,
   role_reversal_distillation,
@@ -94,6 +96,60 @@ def test_the_control_is_the_baseline(finished):
     results["D11/perplexity"], results["D0/perplexity"], rtol=1e-4
   )
   assert results["D11/changed_positions"] == 0 < results["D3/changed_positions"]
+
+
+def test_the_control_has_the_baselines_rows_with_longer_partners():
+  """Partners of other lengths cut the pairs where texts alone are not cut."""
+  config = tiny_config(length=6, swap={"policy": "word_level"})
+  text = distillation.CounterfactualText(
+    units=(((1,), (1,)), ((2,), (3, 4, 5)), ((6,), (6,)))
+  )
+  study = types.SimpleNamespace(
+    config=config,
+    corpus=types.SimpleNamespace(
+      pairs=[text] * 4, tokenizer=types.SimpleNamespace(end_of_text=9)
+    ),
+  )
+  baseline, control = (
+    _role_reversal_training.make_rows(
+      study, distillation.role_reversal_arm(name), 0
+    )
+    for name in ("D0", "D11")
+  )
+  for name in ("tokens", "mask"):
+    np.testing.assert_array_equal(control[name], baseline[name])
+    np.testing.assert_array_equal(control[f"{name}_cf"], baseline[name])
+  np.testing.assert_array_equal(control["valid"], baseline["mask"])
+  aligned = np.take_along_axis(control["tokens"], control["idx"], axis=1)
+  np.testing.assert_array_equal(
+    aligned[control["mask"]], control["tokens"][control["mask"]]
+  )
+  assert distillation.alignment_shares(control) == {"valid": 1.0, "changed": 0}
+
+
+def test_numbers_without_a_value_are_left_out(monkeypatch):
+  """As after Ctrl-C in an evaluation: its arm has no step to time."""
+  monkeypatch.setattr(
+    models,
+    "perplexity",
+    lambda *_, **__: types.SimpleNamespace(nll=np.ones(2), counts=np.ones(2)),
+  )
+  monkeypatch.setattr(
+    _role_reversal_evaluation, "_continue", lambda *_: [["left", "ran"]]
+  )
+  corpus = types.SimpleNamespace(
+    held_out=[], prompts=types.SimpleNamespace(texts=("the nurse ",))
+  )
+  found = _role_reversal_evaluation.evaluate(
+    tiny_config(),
+    corpus,
+    None,
+    None,
+    seed=0,
+    extra={"seconds_per_step": float("nan"), "num_sequences": 3.0},
+  )
+  assert np.isfinite([*found.numbers.values()]).all()
+  assert set(found.numbers) == {"distinct_1", "mean_words", "num_sequences"}
 
 
 def test_files_are_written(finished):
@@ -258,6 +314,9 @@ class TestBadConfigs:
       ({"num_seeds": 0}, "config.num_seeds: got 0"),
       ({"evaluation": {"resamples": 5}}, "evaluation.resamples: got 5"),
       ({"swap": {"policy": "all"}}, "config.swap.policy: got 'all'"),
+      ({"evaluation": {"stride": 24}}, "evaluation.stride: got 24"),
+      ({"evaluation": {"num_samples": 0}}, "evaluation.num_samples: got 0"),
+      ({"evaluation": {"max_new_tokens": 24}}, "length: got 24; the longest"),
       ({"corpus": {"name": "web"}}, "corpus.name: got 'web'"),
       ({"corpus": {"name": "files"}}, "corpus.files: got none"),
       ({"batch_size": 10_000}, "batch_size: got 10000; the corpus has"),

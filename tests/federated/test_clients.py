@@ -57,10 +57,13 @@ def test_live_steps_come_first_and_slots_by_falling_work():
   )
 
 
-def test_empty_places_hold_a_record_of_the_cohort():
-  cohort = fetch(numbered((3, 2)), batch_size=8)
-  filler = cohort.data.examples["record"][~cohort.data.valid]
-  assert set(filler) <= set(range(5))
+def test_empty_places_hold_a_record_of_their_client():
+  store = numbered((3, 2))
+  cohort = fetch(store, batch_size=8)
+  for slot, client in enumerate(cohort.ids):
+    filler = cohort.data.examples["record"][slot][~cohort.data.valid[slot]]
+    first, end = store.offsets[client : client + 2]
+    assert filler.size and set(filler) <= set(range(first, end))
 
 
 def test_the_order_is_addressed_by_seed_round_and_client():

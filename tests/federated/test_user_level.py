@@ -256,6 +256,42 @@ def test_an_empty_cohort_is_noised_all_the_same():
   assert np.all(task.flat(after.params) != task.flat(state.params))
 
 
+def test_bounds_follow_the_parameters_as_the_noise_does():
+  """An update of one layer must not claim the whole bound for itself."""
+  rule = privacy.PerLayerClip(clip_norm=0.05)
+  here = plan(noise_multiplier=0.0, cohort_size=7, rule=rule)
+  state = AVERAGE.init(task.params())
+  first = task.store((4, 0, 0, 0, 0, 0, 0)).fetch(
+    here.select_clients(task.KEY, 0, np.array([4] + 6 * [0])),
+    batch_size=4,
+    seed=0,
+    round=0,
+  )
+  after, _ = federated.run_private_round(
+    AVERAGE, state, first, task.KEY, here, backend="loop"
+  )
+  moved = jax.tree.map(lambda a, b: 7 * (a - b), state.params, after.params)
+  norms = np.array([np.linalg.norm(leaf) for leaf in jax.tree.leaves(moved)])
+  bounds = rule.scales((), state.params)
+  np.testing.assert_array_less(0.0, norms)
+  np.testing.assert_array_less(norms, bounds * (1 + 1e-4))
+
+
+def test_a_record_that_is_not_finite_costs_no_other_user():
+  """Its copies used to fill the last batches of all the others."""
+  store = task.store()
+  store.examples["x"][: task.SIZES[0]] = np.nan
+  here = plan(cohort_size=7)
+  cohort = here.select_clients(task.KEY, 0, store.activity)
+  cohort = store.fetch(cohort, batch_size=4, num_epochs=2, seed=0, round=0)
+  state = AVERAGE.init(task.params())
+  _, metrics = federated.run_private_round(
+    AVERAGE, state, cohort, task.KEY, here, backend="scan"
+  )
+  assert int(metrics.num_nonfinite) == 1
+  assert int(metrics.num_clients) == 6
+
+
 REFUSED = {
   "strategy: got 'mixture'": {
     "strategy": "mixture",
@@ -310,6 +346,20 @@ def test_cohorts_and_algorithms_that_void_the_guarantee_are_refused():
       cohort,
       task.KEY,
       plan(noise_multiplier=0.0, cohort_size=7),
+    )
+  here = plan(noise_multiplier=0.0, cohort_size=7)
+  with pytest.raises(ValueError, match="cohort.weights: got one above 1"):
+    federated.run_private_round(
+      AVERAGE, state, cohort.replace(weights=2 * cohort.weights), task.KEY, here
+    )
+
+  def tells(shared, carry):
+    return AVERAGE.client_final(shared, carry)._replace(side=jnp.ones(()))
+
+  telltale = dataclasses.replace(AVERAGE, name="telltale", client_final=tells)
+  with pytest.raises(ValueError, match="algorithm: got 'telltale'"):
+    federated.run_private_round(
+      telltale, state, cohort, task.KEY, here, backend="loop"
     )
 
 

@@ -458,7 +458,9 @@ def test_chunks_behind_the_last_record_are_not_run():
   assert len(calls) == 4
 
 
-@pytest.mark.parametrize("filled", [(0, 3), (8, 12)])
+@pytest.mark.parametrize(
+  "filled", [(0, 3), pytest.param((8, 12), marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(("engine", "chunk"), ENGINES[1:])
 def test_groups_with_empty_last_slots_equal_the_loop(engine, chunk, filled):
   """Groups of 12 slots run on 8 where no record sits behind."""

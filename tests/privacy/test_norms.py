@@ -47,7 +47,9 @@ def test_is_never_underestimated(x, cotangent, tiny):
   x = np.concatenate([x, x])
   cotangent = np.concatenate([cotangent, -cotangent + np.float32(tiny)])
   got = float(norm_of(factors(x, cotangent)))
-  assert got >= exact_norm(x, cotangent) * (1 - 1e-7)
+  exact = exact_norm(x, cotangent)
+  # float32 has no norm below 1e-38, and no rule divides by one below 1e-15.
+  assert got >= exact * (1 - 1e-7) or exact < 1e-37
 
 
 def opposed(rng, ratio, eps, kind, width=768, positions=32):

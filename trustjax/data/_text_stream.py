@@ -1,5 +1,6 @@
 """A stream of texts, and its tokens packed into sequences of one length."""
 
+import itertools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -46,7 +47,7 @@ def read_texts(
     lines: list[str] = []
     try:
       with path.open(encoding="utf-8") as file:
-        for line in (*file, mark):
+        for line in itertools.chain(file, (mark,)):
           line = line.strip()
           if line != mark:
             lines.append(line)

@@ -25,8 +25,9 @@ class RoleReversalArm:
     teacher: "original", a combination of `combine_teacher`, or "none".
     texts: "original", "augmented" (the texts and their swapped copies that
       differ) or "coin_flip" (each text or its copy: the size is kept).
-    control: Whether the counterfactual is the text itself, so that the arm
-      must equal its baseline.
+    control: Whether the counterfactual is the text itself, so that D11 must
+      equal D0 (unless words are swapped back), and F11 is taught by the frozen
+      original, which F0 is not.
     about: For tables.
   """
 

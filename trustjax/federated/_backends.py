@@ -115,7 +115,9 @@ def _client_keys(key, client_id):
 def _finish(work, shared, carry, valid, weight, memory, clip_state, key):
   """A trained client's (contribution, side, memory, report)."""
   result = work.algorithm.client_final(shared, carry)
-  sent = work.upload.send(result.update, weight, valid, clip_state, key)
+  sent = work.upload.send(
+    result.update, weight, valid, clip_state, key, params=shared.params
+  )
   counted = sent.counted
 
   def kept(new, old):

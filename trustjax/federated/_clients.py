@@ -173,9 +173,11 @@ class ClientStore:
       step = epoch * steps[row] + rank // batch_size
       table[row, step, rank % batch_size] = records[keep]
       live[row, step, rank % batch_size] = True
-    if live.any():
-      # A record that is there anyway: an invented one might divide by zero.
-      table[~live] = table[0, 0, 0]
+    # A record of the client: an invented one might divide by zero, and one of
+    # another client that is not finite would spoil this one's gradient, even
+    # with weight zero.
+    own = np.where(valid, table[:, 0, 0], table[:1, 0, 0])
+    np.copyto(table, own[:, None, None], where=~live)
     data = _cohort.ClientBatches(
       examples=jax.tree.map(
         lambda leaf: np.asarray(leaf)[table], self.examples

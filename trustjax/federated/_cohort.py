@@ -19,7 +19,8 @@ class ClientBatches:
 
   Attributes:
     examples: Pytree of arrays [slots, steps, batch, ...]. An empty place
-      repeats a record of the cohort, so that no loss sees what is no record.
+      repeats a record of the client (in an empty slot, of the cohort), so that
+      no loss sees what is no record, or what is another client's.
     valid: bool [slots, steps, batch]; a client's live steps come first.
   """
 

@@ -167,8 +167,8 @@ def run_private_round(
     The state after the round, and what was seen.
 
   Raises:
-    ValueError: The cohort was not drawn by this plan, the algorithm sends
-      what is not clipped, or as in `run_round`.
+    ValueError: The cohort was not drawn by this plan, a weight exceeds 1, the
+      algorithm sends what is not clipped, or as in `run_round`.
   """
   if cohort.weighting != plan.mark():
     raise ValueError(
@@ -176,11 +176,12 @@ def run_private_round(
       f" cohort from select_clients of this plan ({plan.mark()!r}), whose"
       " sampling and weights the epsilon is about"
     )
-  if jax.tree.leaves((state.memory, state.control)):
+  if np.any(np.asarray(cohort.weights)[np.asarray(cohort.valid)] > 1):
     raise ValueError(
-      f"algorithm: got {algorithm.name!r}, whose clients send or keep more than"
-      " their update; nothing bounds what that gives away"
+      "cohort.weights: got one above 1; a user would move the sum by more than"
+      " the clip norm"
     )
+  _check_sends_updates_only(algorithm, (state.memory, state.control))
   if isinstance(state.clip_state, tuple):
     state = dataclasses.replace(state, clip_state=plan.rule.init())
   sums, metrics = sum_clients(
@@ -196,6 +197,7 @@ def run_private_round(
       num_devices=num_devices,
     ),
   )
+  _check_sends_updates_only(algorithm, sums.side)
   mean, clip_state = _user_level.release(
     plan,
     state.params,
@@ -390,6 +392,14 @@ def _server_step(algorithm, state, sums):
 
 def _next_round(state):
   return dataclasses.replace(state, round=state.round + 1)
+
+
+def _check_sends_updates_only(algorithm, others):
+  if jax.tree.leaves(others):
+    raise ValueError(
+      f"algorithm: got {algorithm.name!r}, whose clients send or keep more than"
+      " their update; nothing bounds what that gives away"
+    )
 
 
 def _resolve(algorithm, state, slots, num_devices, execution):

@@ -58,8 +58,12 @@ class Upload:
     # Encoding would hide what is not finite.
     return self.checked or self.rule is not None or self.secure_sum is not None
 
-  def send(self, update, weight, valid, clip_state, key) -> Sent:
-    """The contribution of one client."""
+  def send(self, update, weight, valid, clip_state, key, *, params) -> Sent:
+    """The contribution of one client.
+
+    Bounds are functions of the global parameters, as the noise is: taken from
+    the update itself they would follow it and exceed what was noised.
+    """
     for number, compress in enumerate(self.compression):
       update = compress(update, jax.random.fold_in(key, number))
     if not self.measures:
@@ -75,13 +79,13 @@ class Upload:
     leaves, treedef = jax.tree.flatten(update)
     blocks = (0,) * len(leaves)
     if self.rule is not None:
-      blocks = self.rule.blocks(update)
+      blocks = self.rule.blocks(params)
     norms = _block_norms(leaves, blocks)
     norm = jnp.sqrt(jnp.sum(jnp.square(norms)))
     counted = valid & jnp.isfinite(norm)
     factors, clipped = jnp.ones_like(norms), jnp.zeros((), bool)
     if self.rule is not None:
-      bounds = self.rule.scales(clip_state, update)
+      bounds = self.rule.scales(clip_state, params)
       factors = self.rule.factors(norms, bounds)
       clipped = counted & jnp.any(norms > bounds)
     factors = weight * factors
