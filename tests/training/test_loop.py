@@ -102,6 +102,14 @@ def test_a_finished_run_trains_no_more(tmp_path):
   assert tiny_task.trees_equal(first.state, again.state)
 
 
+def test_ctrl_c_in_the_last_step_is_not_lost(tmp_path):
+  run = Run(tmp_path, tiny_task.plan())
+  stopped = run.start(stop_at=tiny_task.NUM_STEPS - 1)
+  assert int(stopped.state.step) == tiny_task.NUM_STEPS
+  assert not stopped.completed
+  assert run.start().completed
+
+
 def test_ctrl_c_gives_the_handler_back(tmp_path):
   before = signal.getsignal(signal.SIGINT)
   Run(tmp_path, tiny_task.plan()).start(stop_at=1)

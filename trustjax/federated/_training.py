@@ -189,7 +189,8 @@ def train_rounds(
     _save(checkpointer, state, totals, elapsed + sum(seconds))
   return FederatedResult(
     state=state,
-    completed=int(state.round) >= options.num_rounds,
+    # Ctrl-C in the last round is for the caller to see.
+    completed=int(state.round) >= options.num_rounds and not stop.requested,
     num_examples=totals["examples"],
     bytes_up=totals["clients"] * wire.up,
     bytes_down=totals["clients"] * wire.down,

@@ -129,7 +129,9 @@ def train(
   first = seconds[0] if seconds else 0.0
   return TrainResult(
     state=state,
-    completed=int(state.step) >= options.num_steps,
+    # After Ctrl-C in the last step there is nothing left to do here, but the
+    # caller was told to stop.
+    completed=int(state.step) >= options.num_steps and not stop.requested,
     train_seconds=elapsed,
     seconds_per_step=usual,
     compile_seconds=max(0.0, first - (0.0 if np.isnan(usual) else usual)),
