@@ -94,7 +94,7 @@ def test_a_clipped_record_is_no_longer_than_the_clip_norm(engine, ratio, kind):
       longest = max(longest, length)
   assert longest <= 1.0
   # And clipping cost it little, whatever the cancellation.
-  assert longest > 0.9
+  assert longest > 0.999
 
 
 @pytest.mark.parametrize("engine", ["bookkeeping", "vmap", "scan"])
