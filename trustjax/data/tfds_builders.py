@@ -27,7 +27,7 @@ import dataclasses
 import os
 import pathlib
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,8 +41,8 @@ from trustjax.data._sources import SOURCES, cache_dir, locate
 _OPTIONAL = ("user", "domain", "mark")
 
 
-class NluBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """What the builders share; a subclass names its source.
+class _LocatedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """What all builders share: located files, stored as array_record.
 
   Prepared data are stored under a hash of the files and options, so changed
   files or another folder are prepared anew instead of being mistaken for
@@ -50,11 +50,13 @@ class NluBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   Attributes:
     SOURCE: The name of the data set in the registry of sources.
+    REGISTRY: That registry.
   """
 
   # Part of the cache's path: raise it when a reader changes what it returns.
   VERSION = tfds.core.Version("1.0.0")
   SOURCE = ""
+  REGISTRY: ClassVar[Any] = SOURCES
   # TFDS looks beside the module for checksum and citation files, by way of a
   # package that it does not require. There are none: files are located, and
   # downloads checked, before TFDS is involved.
@@ -75,36 +77,71 @@ class NluBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       manual_dir: The folder of the user's files; None downloads.
       data_dir: Where prepared data go; None takes $TRUSTJAX_CACHE_DIR or
         else ~/.cache/trustjax.
-      **options: Options of the reader, such as validation_share.
+      **options: Options of the reader, such as validation_share or
+        on_malformed.
 
     Raises:
       FileNotFoundError: If files are missing; says how to get them.
       ValueError: If an option is unknown.
     """
-    self.located = locate(SOURCES[self.SOURCE], manual_dir, data_dir, options)
+    source = self.REGISTRY[self.SOURCE]
+    self.located = locate(source, manual_dir, data_dir, options)
     root = cache_dir(data_dir) / "tfds" / self.located.key()
     super().__init__(data_dir=str(root), file_format="array_record")
 
+  def _features(self) -> dict[str, Any]:
+    """The stored form of an example."""
+    raise NotImplementedError
+
   def _info(self) -> tfds.core.DatasetInfo:
-    text = tfds.features.Text
     return tfds.core.DatasetInfo(
       builder=self,
-      features=tfds.features.FeaturesDict(
-        {
-          # Words and tags joined by spaces: several times faster to read
-          # back than sequences, and neither ever holds a space.
-          "tokens": text(),
-          "slots": text(),
-          "intent": text(),
-          **{field: text() for field in _OPTIONAL},
-        }
-      ),
+      features=tfds.features.FeaturesDict(self._features()),
       description=self.located.source.summary,
       homepage=self.located.source.homepage,
       license=self.located.source.license,
       disable_shuffling=True,
       metadata=tfds.core.MetadataDict(),
     )
+
+  def _prepare_once(self) -> None:
+    """Stores the data unless that was done."""
+    prepared = pathlib.Path(self.data_dir)
+    if not prepared.is_dir():
+      try:
+        self.download_and_prepare()
+      except OSError:
+        # Another process may have finished the same copy first.
+        if not prepared.is_dir():
+          raise
+
+  def _read(self, split: str, convert: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """The examples of a prepared split, each converted."""
+    try:
+      # The logging decorator of TFDS hides the parameters.
+      source = self.as_data_source(split=split)  # pyright: ignore
+      rows = source.__getitems__(list(range(len(source))))
+      return tuple(convert(row) for row in rows)
+    except Exception as error:
+      raise ValueError(
+        f"the prepared copy of {self.SOURCE!r} in {self.data_dir} cannot "
+        f"be read ({error}); delete that folder to prepare it again"
+      ) from error
+
+
+class NluBuilder(_LocatedBuilder, skip_registration=True):
+  """What the builders of utterances share; a subclass names its source."""
+
+  def _features(self) -> dict[str, Any]:
+    text = tfds.features.Text
+    return {
+      # Words and tags joined by spaces: several times faster to read back
+      # than sequences, and neither ever holds a space.
+      "tokens": text(),
+      "slots": text(),
+      "intent": text(),
+      **{field: text() for field in _OPTIONAL},
+    }
 
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager
@@ -142,26 +179,8 @@ class NluBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       FileNotFoundError: If a file is missing; says how to get it.
       ValueError: If a file is malformed, or the cached copy is damaged.
     """
-    prepared = pathlib.Path(self.data_dir)
-    if not prepared.is_dir():
-      try:
-        self.download_and_prepare()
-      except OSError:
-        # Another process may have finished the same copy first.
-        if not prepared.is_dir():
-          raise
-    splits = {}
-    for split in SPLITS:
-      try:
-        # The logging decorator of TFDS hides the parameters.
-        source = self.as_data_source(split=split)  # pyright: ignore
-        rows = source.__getitems__(list(range(len(source))))
-        splits[split] = tuple(_utterance(row) for row in rows)
-      except Exception as error:
-        raise ValueError(
-          f"the prepared copy of {self.SOURCE!r} in {self.data_dir} cannot "
-          f"be read ({error}); delete that folder to prepare it again"
-        ) from error
+    self._prepare_once()
+    splits = {split: self._read(split, _utterance) for split in SPLITS}
     layout = self.located.layout.name
     notes = (self.info.metadata or {}).get("notes", [])
     return NluCorpus(
@@ -218,62 +237,19 @@ BUILDERS = {
 }
 
 
-class FairnessBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class FairnessBuilder(_LocatedBuilder, skip_registration=True):
   """What the builders of fairness sets share.
 
-  Prepared data are stored under a hash of the files and options, as those of
-  `NluBuilder`.
-
   Attributes:
-    SOURCE: The name of the data set.
     RECORD: The dataclass of its records.
   """
 
-  VERSION = tfds.core.Version("1.0.0")
-  SOURCE = ""
+  REGISTRY: ClassVar[Any] = FAIRNESS_SOURCES
   RECORD: ClassVar[type] = object
-  code_path = None
-  pkg_dir_path = None
-  url_infos: ClassVar[dict[str, Any]] = {}
 
-  def __init__(
-    self,
-    *,
-    manual_dir: str | os.PathLike[str] | None = None,
-    data_dir: str | os.PathLike[str] | None = None,
-    **options: Any,
-  ):
-    """Finds the files; nothing is prepared yet.
-
-    Args:
-      manual_dir: The folder of the user's files; None downloads.
-      data_dir: Where prepared data go; None takes $TRUSTJAX_CACHE_DIR or
-        else ~/.cache/trustjax.
-      **options: Options of the reader, such as on_malformed.
-
-    Raises:
-      FileNotFoundError: If files are missing; says how to get them.
-      ValueError: If an option is unknown.
-    """
-    source = FAIRNESS_SOURCES[self.SOURCE]
-    self.located = locate(source, manual_dir, data_dir, options)
-    root = cache_dir(data_dir) / "tfds" / self.located.key()
-    super().__init__(data_dir=str(root), file_format="array_record")
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-      builder=self,
-      features=tfds.features.FeaturesDict(
-        {
-          name: _feature(kind)
-          for name, kind in typing.get_type_hints(self.RECORD).items()
-        }
-      ),
-      description=self.located.source.summary,
-      homepage=self.located.source.homepage,
-      license=self.located.source.license,
-      disable_shuffling=True,
-    )
+  def _features(self) -> dict[str, Any]:
+    kinds = typing.get_type_hints(self.RECORD)
+    return {name: _feature(kind) for name, kind in kinds.items()}
 
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager
@@ -304,26 +280,15 @@ class FairnessBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     Raises:
       FileNotFoundError: If a file is missing; says how to get it.
-      ValueError: If a file is malformed.
+      ValueError: If a file is malformed, or the cached copy is damaged.
     """
-    prepared = pathlib.Path(self.data_dir)
-    if not prepared.is_dir():
-      try:
-        self.download_and_prepare()
-      except OSError:
-        # Another process may have finished the same copy first.
-        if not prepared.is_dir():
-          raise
+    self._prepare_once()
     kinds = typing.get_type_hints(self.RECORD)
-    found = {}
-    for split in self.info.splits or ():
-      source = self.as_data_source(split=split)  # pyright: ignore
-      rows = source.__getitems__(list(range(len(source))))
-      found[split] = tuple(
-        self.RECORD(**{k: _value(row[k], kind) for k, kind in kinds.items()})
-        for row in rows
-      )
-    return found
+
+    def record(row):
+      return self.RECORD(**{k: _value(row[k], t) for k, t in kinds.items()})
+
+    return {s: self._read(s, record) for s in self.info.splits or ()}
 
 
 def _feature(kind: Any) -> Any:
