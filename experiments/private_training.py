@@ -52,7 +52,9 @@ def make_task(config: _config_flags.Config) -> _arm_training.Task:
   fields["vocabulary_file"] = fields["vocabulary_file"] or None
   prepared = data.prepare(corpus, **fields)
   model_fields = _arms.given(config.model)
-  if prepared.max_chars is not None and config.model.name == "bilstm":
+  if prepared.max_chars is not None and models.reads_characters(
+    config.model.name
+  ):
     model_fields["num_chars"] = len(prepared.characters)
   model, everything = _make_model(prepared, dict(model_fields))
   initial, frozen = everything, None

@@ -97,11 +97,13 @@ def get_config() -> ml_collections.ConfigDict:
       "dropout": 0.0,
       "window": config_dict.placeholder(int),  # mean_pool
       "embedding_scale": config_dict.placeholder(float),  # mean_pool
-      "hidden_dim": config_dict.placeholder(int),  # bilstm
-      "skip": config_dict.placeholder(bool),  # bilstm
-      "num_layers": config_dict.placeholder(int),  # bilstm, transformer
-      "char_dim": config_dict.placeholder(int),  # bilstm with max_chars
-      "char_out_dim": config_dict.placeholder(int),  # bilstm with max_chars
+      "hidden_dim": config_dict.placeholder(int),  # bilstm, bigru
+      "skip": config_dict.placeholder(bool),  # bilstm, bigru
+      "num_layers": config_dict.placeholder(int),  # bilstm, bigru, transformer
+      "char_dim": config_dict.placeholder(int),  # bilstm, bigru: with max_chars
+      "char_out_dim": config_dict.placeholder(
+        int
+      ),  # bilstm, bigru: with max_chars
       "size": config_dict.placeholder(str),  # transformer
       "num_heads": config_dict.placeholder(int),  # transformer
       "ff_dim": config_dict.placeholder(int),  # transformer

@@ -1,6 +1,7 @@
 """Examples of one record, shared by the tests of the models."""
 
 import numpy as np
+import pytest
 
 VOCAB, INTENTS, SLOTS, TIME, CHARS, CHAR = 23, 4, 6, 7, 11, 5
 SIZES = {
@@ -17,12 +18,23 @@ MODELS = {
     "bilstm",
     {"dim": 8, "hidden_dim": 6, "num_chars": CHARS, "char_out_dim": 5},
   ),
+  "bigru": (
+    "bigru",
+    {"dim": 8, "hidden_dim": 6, "num_layers": 2, "skip": True},
+  ),
   "transformer": (
     "transformer",
     {"num_layers": 2, "dim": 8, "num_heads": 2, "ff_dim": 12},
   ),
   "bert": ("bert", {"num_layers": 2, "dim": 8, "num_heads": 2, "ff_dim": 12}),
 }
+
+# For parametrised tests. Two stacked layers are the BiGRU's, too, and the LSTM
+# is that of the model with characters, so the plain BiLSTM adds compile time.
+KINDS = [
+  pytest.param(kind, marks=pytest.mark.slow) if kind == "bilstm" else kind
+  for kind in MODELS
+]
 
 
 def example(seed: int = 0, length: int = 4) -> dict[str, np.ndarray]:

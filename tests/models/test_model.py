@@ -38,7 +38,7 @@ def _grad(kind, **more):
   return jax.jit(lambda *args: jax.grad(loss, has_aux=True)(*args)[0])
 
 
-@pytest.fixture(params=list(examples.MODELS))
+@pytest.fixture(params=examples.KINDS)
 def kind(request):
   return request.param
 
@@ -243,6 +243,8 @@ def test_parameter_counts_by_hand():
     "mean_pool": v * d + (d + 1) * n + (6 * d + 1) * s,
     "bilstm": v * d + layer + second + head,
     "bilstm_char": v * d + chars + wider + head,
+    # Three gates for four, and a head that sees the embeddings as well.
+    "bigru": v * d + (layer + second) * 3 // 4 + head + d * (n + s),
     "transformer": (
       (v + examples.TIME) * d + 2 * encoder + 2 * d + (d + 1) * (n + s)
     ),

@@ -8,7 +8,7 @@ from trustjax import models
 
 
 def test_names():
-  expected = ("logistic", "mean_pool", "bilstm", "transformer", "bert")
+  expected = ("logistic", "mean_pool", "bilstm", "bigru", "transformer", "bert")
   assert models.model_names() == expected
   for name in models.model_names():
     assert models.make_model(name, **examples.SIZES).name.startswith(name)
@@ -32,6 +32,8 @@ def test_unknown_field_lists_the_fields():
     ("mean_pool", "dropout", 1.0),
     ("mean_pool", "embedding_scale", 0.0),
     ("bilstm", "hidden_dim", 0),
+    ("bigru", "hidden_dim", 0),
+    ("bigru", "dropout", 1.0),
     ("bilstm", "num_layers", 0),
     ("bilstm", "num_chars", 0),
     ("bilstm", "char_dim", -3),
@@ -93,8 +95,17 @@ def test_impossible_fields_of_the_decoder_are_named(field, value):
     models.make_language_model("decoder", **(sizes | {field: value}))
 
 
-def test_a_bilstm_with_characters_needs_them():
-  model = models.make_model("bilstm", **examples.SIZES, num_chars=11)
+def test_who_reads_characters():
+  readers = [n for n in models.model_names() if models.reads_characters(n)]
+  assert readers == ["bilstm", "bigru"]
+  with pytest.raises(ValueError, match=r"model.name: got 'gru'; allowed are"):
+    models.reads_characters("gru")
+
+
+@pytest.mark.parametrize("name", ["bilstm", "bigru"])
+def test_characters_are_needed_where_they_are_read(name):
+  model = models.make_model(name, **examples.SIZES, num_chars=11)
+  assert model.name == f"{name}_char"
   params = jax.jit(model.init)(jax.random.key(0))
   record = examples.example()
   del record["chars"]

@@ -4,6 +4,7 @@ Model                 init, embed, encode, heads, word_table, apply
 logistic_tagger       linear in words, convex
 mean_pool_tagger      few parameters, for strong privacy
 bilstm_tagger         BiLSTM with an optional character CNN
+bigru_tagger          the same with gated recurrent units
 transformer_encoder   pre-norm encoder in tiny, mini and base sizes
 bert_encoder          post-norm encoder: BERT and DistilBERT
 LanguageModel         init, embed, encode, logits, word_table, apply
@@ -13,6 +14,7 @@ MaskedLanguageModel   the same functions; every position sees every other
 masked_encoder        encoder with the masked-word head of BERT, and its loss,
                       masked_language_model_loss
 make_model            a tagger by name, for configs
+reads_characters      whether a tagger has a character CNN
 make_language_model   a language model by name
 load_encoder          BERT and DistilBERT from safetensors
 load_decoder          GPT-2 from safetensors
@@ -29,7 +31,8 @@ predict, evaluate     over a whole split
 from trustjax.models import losses as losses
 from trustjax.models import metrics as metrics
 from trustjax.models._bert import bert_encoder as bert_encoder
-from trustjax.models._bilstm import bilstm_tagger as bilstm_tagger
+from trustjax.models._birnn import bigru_tagger as bigru_tagger
+from trustjax.models._birnn import bilstm_tagger as bilstm_tagger
 from trustjax.models._callbacks import bind as bind
 from trustjax.models._callbacks import class_function as class_function
 from trustjax.models._callbacks import embedding_function as embedding_function
@@ -70,6 +73,7 @@ from trustjax.models._registry import (
 )
 from trustjax.models._registry import make_model as make_model
 from trustjax.models._registry import model_names as model_names
+from trustjax.models._registry import reads_characters as reads_characters
 from trustjax.models._sampling import Continuations as Continuations
 from trustjax.models._sampling import continue_prompts as continue_prompts
 from trustjax.models._token_choice import Sampling as Sampling

@@ -5,23 +5,21 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from trustjax.models import _language_model, _model
+from trustjax.models import _cells, _language_model, _model, _orthogonal
 
 
 class _Lstm(nnx.Module):
   """One LSTM layer; the input projections of all steps are one product."""
 
   def __init__(self, in_dim, hidden_dim, rngs):
-    key = rngs.params
+    key, width = rngs.params, _cells.LSTM.num_gates * hidden_dim
     self.input = nnx.Param(
-      jax.nn.initializers.lecun_normal()(key(), (in_dim, 4 * hidden_dim))
+      jax.nn.initializers.lecun_normal()(key(), (in_dim, width))
     )
     self.recurrent = nnx.Param(
-      jax.nn.initializers.orthogonal()(key(), (hidden_dim, 4 * hidden_dim))
+      _orthogonal.orthogonal(key(), (hidden_dim, width))
     )
-    # The forget gates start open.
-    gates = jnp.zeros((4, hidden_dim)).at[1].set(1.0)
-    self.bias = nnx.Param(jnp.reshape(gates, -1))
+    self.bias = nnx.Param(_cells.LSTM.initial_bias(hidden_dim))
     self.hidden_dim = hidden_dim
 
   def __call__(
@@ -31,16 +29,12 @@ class _Lstm(nnx.Module):
     kernel = self.recurrent[...]
 
     def step(state, now):
-      hidden, cell = state
       projected, live = now
-      i, f, g, o = jnp.split(projected + hidden @ kernel, 4)
-      moved = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
-      shown = jax.nn.sigmoid(o) * jnp.tanh(moved)
-      state = (jnp.where(live, shown, hidden), jnp.where(live, moved, cell))
+      state = _cells.LSTM.advance(state, projected, kernel, live)
       return state, state[0]
 
-    zeros = jnp.zeros(self.hidden_dim, projected.dtype)
-    return jax.lax.scan(step, (zeros, zeros), (projected, mask))[1]
+    start = _cells.LSTM.start(self.hidden_dim, projected.dtype)
+    return jax.lax.scan(step, start, (projected, mask))[1]
 
 
 class _CharLstm(nnx.Module):

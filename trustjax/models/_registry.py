@@ -4,7 +4,7 @@ import inspect
 
 from trustjax.models import (
   _bert,
-  _bilstm,
+  _birnn,
   _char_lstm,
   _decoder,
   _language_model,
@@ -17,7 +17,8 @@ from trustjax.models import (
 _MODELS = {
   "logistic": _logistic.logistic_tagger,
   "mean_pool": _mean_pool.mean_pool_tagger,
-  "bilstm": _bilstm.bilstm_tagger,
+  "bilstm": _birnn.bilstm_tagger,
+  "bigru": _birnn.bigru_tagger,
   "transformer": _transformer.transformer_encoder,
   "bert": _bert.bert_encoder,
 }
@@ -46,7 +47,7 @@ def make_model(
   """Builds a model by name.
 
   Args:
-    name: "logistic", "mean_pool", "bilstm", "transformer" or "bert".
+    name: "logistic", "mean_pool", "bilstm", "bigru", "transformer" or "bert".
     vocab_size: Rows of the word table.
     num_intents: Intents.
     num_slots: Slot labels.
@@ -66,6 +67,13 @@ def make_model(
     max_length=max_length,
   )
   return _build(_MODELS, name, sizes, fields)
+
+
+def reads_characters(name: str) -> bool:
+  """Whether a tagger takes `num_chars` and then reads "chars"."""
+  if name not in _MODELS:
+    raise ValueError(f"model.name: got {name!r}; allowed are {list(_MODELS)}")
+  return "num_chars" in inspect.signature(_MODELS[name]).parameters
 
 
 def language_model_names() -> tuple[str, ...]:
