@@ -1,12 +1,14 @@
 """The methods that a step benchmark races, all on one model and one batch.
 
 Every method is a whole training step: gradients, and where it says so clipping
-and noise, then Adam. Names:
+and noise, then the setting's optimiser. Names:
 
   non_private, non_private_chunk<n>   mean gradient, whole or accumulated
   non_private_noise                   the same with the noise of a private step
   dp_sgd_<engine>[_chunk<n>]          per-record clipping by an engine
   edp_sgd_m<m>                        clip groups of m records
+  deferred_noise                      noise of a table's row drawn when it is
+                                      read (SGD only)
 """
 
 import dataclasses
@@ -23,6 +25,12 @@ from trustjax import models, privacy, training
 # Steps that a plan sets noise aside for; no race takes as many.
 _MOST_STEPS = 10_000
 _SAMPLING_RATE = 1 / 50
+_SGD_RATE = 0.1
+_OPTIMIZERS = {
+  "adam": lambda: optax.adam(1e-3),
+  "sgd": lambda: optax.sgd(_SGD_RATE),
+}
+OPTIMIZERS = tuple(_OPTIMIZERS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,7 @@ class Setting:
     params: Initial parameters.
     loss_fn: Loss of one record.
     label: Prefix of the results; None makes it of name and batch size.
+    optimizer: Of every method: "adam" or "sgd".
   """
 
   name: str
@@ -44,6 +53,13 @@ class Setting:
   params: Any
   loss_fn: Callable
   label: str | None = None
+  optimizer: str = "adam"
+
+  def __post_init__(self):
+    if self.optimizer not in OPTIMIZERS:
+      raise ValueError(
+        f"optimizer: got {self.optimizer!r}; allowed are {list(OPTIMIZERS)}"
+      )
 
   @property
   def key(self) -> str:
@@ -208,9 +224,9 @@ def _drawing_only(methods, drawn):
   )
 
 
-def make_optimizer() -> optax.GradientTransformation:
+def make_optimizer(setting: Setting) -> optax.GradientTransformation:
   """The optimiser of every method."""
-  return optax.adam(1e-3)
+  return _OPTIMIZERS[setting.optimizer]()
 
 
 def make_plan(setting: Setting, clip_group_size: int = 1) -> privacy.DpSgdPlan:
@@ -245,7 +261,7 @@ def named(name: str, chunk: int | None) -> str:
 def non_private(setting: Setting, chunk: int | None) -> Method:
   """The mean gradient, whole or accumulated."""
   init, step = training.make_step(
-    setting.loss_fn, make_optimizer(), chunk_size=chunk
+    setting.loss_fn, make_optimizer(setting), chunk_size=chunk
   )
   return Method(
     name=named("non_private", chunk),
@@ -268,7 +284,7 @@ def non_private_noise(setting: Setting) -> Method:
     return noise.update(total, state, params, key=step_key)
 
   optimizer = optax.chain(
-    optax.GradientTransformation(noise.init, update), make_optimizer()
+    optax.GradientTransformation(noise.init, update), make_optimizer(setting)
   )
   init, step = training.make_step(setting.loss_fn, optimizer)
   return Method(
@@ -285,7 +301,11 @@ def dp_sgd(
   """Per-record clipping by an engine."""
   plan = make_plan(setting)
   init, step = training.make_private_step(
-    setting.loss_fn, make_optimizer(), plan, engine=engine, chunk_size=chunk
+    setting.loss_fn,
+    make_optimizer(setting),
+    plan,
+    engine=engine,
+    chunk_size=chunk,
   )
   return Method(
     name=name or named(f"dp_sgd_{engine}", chunk),
@@ -298,10 +318,39 @@ def dp_sgd(
   )
 
 
+def deferred_noise(setting: Setting) -> Method:
+  """SGD that draws the noise of a table's row when the row is read.
+
+  Raises:
+    ValueError: The setting's optimiser is not SGD, or no table of its model is
+      only looked up.
+  """
+  if setting.optimizer != "sgd":
+    raise ValueError(
+      f"deferred_noise: got optimizer {setting.optimizer!r}; it is exact for"
+      " 'sgd' only"
+    )
+  plan = make_plan(setting)
+  sgd = privacy.deferred_noise_sgd(
+    setting.loss_fn,
+    plan,
+    _SGD_RATE,
+    setting.params,
+    {name: leaf[0] for name, leaf in setting.examples.items()},
+  )
+  return Method(
+    name="deferred_noise",
+    init=sgd.init,
+    step=sgd.step,
+    full_lot=full_lot(setting),
+    draw=drawer(setting, plan, None),
+  )
+
+
 def _edp_sgd(setting, size):
   plan = make_plan(setting, size)
   init, step = training.make_private_step(
-    setting.loss_fn, make_optimizer(), plan
+    setting.loss_fn, make_optimizer(setting), plan
   )
   return Method(
     name=f"edp_sgd_m{size}",

@@ -22,6 +22,15 @@ _NEEDS = {
   "torch_non_private": ("torch",),
   "opacus_hooks": ("torch", "opacus"),
   "opacus_ghost": ("torch", "opacus"),
+  "fastdp": ("torch", "transformers", "fastDP"),
+}
+# Why a peer is not raced on a model whose input and output tables are one.
+_REFUSED_TIED = {
+  "opacus_ghost": "Opacus ghost clipping refuses tied weights",
+  "fastdp": (
+    "fastDP is silently wrong on tied weights: the second use of the table"
+    " overwrites the norm of the first, so records are clipped too little"
+  ),
 }
 NAMES = tuple(_NEEDS)
 
@@ -54,13 +63,15 @@ def make_methods(
       raise ValueError(f"peers: got {name!r}; allowed are {list(_NEEDS)}")
     if missing(name):
       skipped[name] = f"not installed: {', '.join(missing(name))}"
+    elif name in _REFUSED_TIED and _torch_models.is_tied(setting):
+      skipped[name] = _REFUSED_TIED[name]
     elif name == "jax_privacy":
       chunks = [c for c in chunk_sizes if setting.batch_size % c == 0]
       methods += [_jax_privacy(setting, chunk) for chunk in (None, *chunks)]
+    elif setting.optimizer != "adam":
+      skipped[name] = f"raced with Adam only, not with {setting.optimizer}"
     elif not _torch_models.knows(setting):
       skipped[name] = f"no PyTorch model of {setting.name} here"
-    elif name == "opacus_ghost" and _torch_models.is_tied(setting):
-      skipped[name] = "Opacus ghost clipping refuses tied weights"
     else:
       methods.append(_torch_method(setting, name))
   return methods, skipped
@@ -72,7 +83,7 @@ def _jax_privacy(setting, chunk):
 
   plan = _benchmark_methods.make_plan(setting)
   noise = privacy.add_noise(plan)
-  optimizer = optax.chain(noise, _benchmark_methods.make_optimizer())
+  optimizer = optax.chain(noise, _benchmark_methods.make_optimizer(setting))
 
   def loss(params, batch, keys):
     # It keeps the batch axis, of length 1, in front of every record.

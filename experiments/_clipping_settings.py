@@ -28,6 +28,7 @@ def make_setting(
   num_slots: int,
   intent_only: bool = False,
   compute_dtype: str = "float32",
+  optimizer: str = "adam",
   **fields: Any,
 ) -> Setting:
   """Builds a model, its loss and records for it.
@@ -43,13 +44,14 @@ def make_setting(
     intent_only: Classify records and leave the slots alone.
     compute_dtype: "float32", or "bfloat16" for mixed precision: parameters and
       optimiser stay float32, the loss computes on rounded copies.
+    optimizer: "adam" or "sgd".
     **fields: Further fields of the model.
 
   Returns:
     The setting, the same whenever it is built.
 
   Raises:
-    ValueError: Unknown `compute_dtype`, or an impossible field.
+    ValueError: Unknown `compute_dtype` or `optimizer`, or an impossible field.
   """
   if compute_dtype not in _COMPUTE_DTYPES:
     raise ValueError(
@@ -60,6 +62,7 @@ def make_setting(
     setting = _language_setting(
       label, model, batch_size, length, vocab_size, fields
     )
+    setting = dataclasses.replace(setting, optimizer=optimizer)
     return _in_precision(setting, compute_dtype)
   setting = _benchmark_methods.make_setting(
     model,
@@ -70,7 +73,7 @@ def make_setting(
     num_slots=num_slots,
     **fields,
   )
-  changes: dict[str, Any] = {"label": label}
+  changes: dict[str, Any] = {"label": label, "optimizer": optimizer}
   if intent_only:
     tagger = models.make_model(
       model,
@@ -129,6 +132,7 @@ def make_methods(
   chunk_sizes: Sequence[int],
   engines: Sequence[str],
   drawn: Sequence[str],
+  deferred: bool = False,
 ) -> list[Method]:
   """Builds the methods of TrustJAX for a setting.
 
@@ -140,12 +144,13 @@ def make_methods(
     chunk_sizes: Records at a time; those that do not divide are left out.
     engines: Engines to race.
     drawn: Names of the methods that are timed on drawn lots as well.
+    deferred: Race deferred noise, too.
 
   Returns:
     The methods, non-private ones first.
 
   Raises:
-    ValueError: Unknown engine.
+    ValueError: Unknown engine, or deferred noise where it is not exact.
   """
   unknown = sorted(set(engines) - set(privacy.ENGINES))
   if unknown:
@@ -167,6 +172,8 @@ def make_methods(
       methods.append(
         _benchmark_methods.dp_sgd(setting, engine, chosen, "bookkeeping")
       )
+  if deferred:
+    methods.append(_benchmark_methods.deferred_noise(setting))
   return [
     method if method.name in drawn else dataclasses.replace(method, draw=None)
     for method in methods

@@ -1,10 +1,12 @@
 """PyTorch twins of the benchmark's models, for peers that train those.
 
-Written as a PyTorch user would write them for Opacus: linear and embedding
-layers, layer norms, attention by matrix products. Sizes are read off the
-parameters of the JAX model, so that both have the same number of them.
+Written as a PyTorch user would write them for Opacus and fastDP: linear and
+embedding layers, layer norms, attention by matrix products. Sizes are read off
+the parameters of the JAX model, so that both have the same number of them.
 """
 
+import contextlib
+import io
 import os
 from typing import Any
 
@@ -41,14 +43,14 @@ def _shapes(setting) -> dict[str, Any]:
 
 
 class Trainer:
-  """A model with its optimiser, non-private or wrapped by Opacus."""
+  """A model with its optimiser: non-private, by Opacus, or by fastDP."""
 
   def __init__(self, setting: Setting, method: str, examples: dict):
     """Builds model, optimiser and the batch.
 
     Args:
       setting: Model and batch.
-      method: "torch_non_private", "opacus_hooks" or "opacus_ghost".
+      method: "torch_non_private", "opacus_hooks", "opacus_ghost" or "fastdp".
       examples: The batch.
     """
     import torch  # pyright: ignore[reportMissingImports]
@@ -65,10 +67,13 @@ class Trainer:
     optimizer = torch.optim.Adam(model.parameters(), lr=_LEARNING_RATE)
     if method == "torch_non_private":
       self._model, self._optimizer = model, optimizer
+    elif method == "fastdp":
+      _attach_fastdp(setting, model, optimizer)
+      self._model, self._optimizer = model, optimizer
     else:
-      self._wrap(setting, method, model, optimizer)
+      self._wrap_by_opacus(setting, method, model, optimizer)
 
-  def _wrap(self, setting, method, model, optimizer):
+  def _wrap_by_opacus(self, setting, method, model, optimizer):
     import opacus  # pyright: ignore[reportMissingImports]
     import opacus.utils.fast_gradient_clipping_utils as fast_gradient_clipping  # pyright: ignore
 
@@ -102,6 +107,31 @@ class Trainer:
     loss = self._criterion(self._model(self._tokens), self._targets)
     loss.backward()
     self._optimizer.step()
+
+
+def _attach_fastdp(setting, model, optimizer):
+  """Hooks fastDP into model and optimiser, in its fastest exact mode.
+
+  Gradients start at the embeddings ("origin parameters"), all of them: a table
+  that is not named is silently not trained.
+  """
+  import fastDP  # pyright: ignore[reportMissingImports]
+
+  with contextlib.redirect_stdout(io.StringIO()):  # It reports its settings.
+    engine = fastDP.PrivacyEngine(
+      model,
+      batch_size=setting.batch_size,
+      sample_size=setting.num_records,
+      epochs=1,
+      noise_multiplier=1.0,
+      max_grad_norm=1.0,
+      clipping_fn="Abadi",
+      clipping_mode="MixOpt",
+      clipping_style="all-layer",
+      loss_reduction="mean",
+      origin_params=["words", "positions"],
+    )
+    engine.attach(optimizer)
 
 
 def _targets(torch, setting, examples):

@@ -8,7 +8,8 @@ Every engine, the non-private step (whole, chunked, and with noise), and the
 peers that are installed (extra `[peers]`) take the same step on the same model:
 gradients, clipping and noise, Adam; interleaved in one run. Ratios are to the
 fastest non-private step of TrustJAX. Peers that are missing are skipped by
-name.
+name. With `--config=configs/benchmark_clipping/deferred.py` the optimiser is
+SGD and the private step that defers the noise of unread rows is raced, too.
 """
 
 import pathlib
@@ -57,19 +58,22 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   """Races every model, writes and prints the record."""
   check(config)
   results = _benchmark_record.new_results(
-    config, {"models": chosen_models(config), "optimizer": "adam"}
+    config, {"models": chosen_models(config), "optimizer": config.optimizer}
   )
   notes = []
   for label, fields in chosen_models(config).items():
     chunk_sizes = fields.pop("chunk_sizes", config.chunk_sizes)
     setting = _clipping_settings.make_setting(
-      label, **(config.data.to_dict() | fields)
+      label,
+      optimizer=config.optimizer,
+      **(config.data.to_dict() | fields),
     )
     methods = _clipping_settings.make_methods(
       setting,
       chunk_sizes=chunk_sizes,
       engines=config.engines,
       drawn=config.drawn,
+      deferred=config.deferred_noise,
     )
     peers, skipped = _clipping_peers.make_methods(
       setting, config.peers, chunk_sizes[:1]

@@ -42,7 +42,10 @@ def get_config() -> ml_collections.ConfigDict:
     "torch_non_private",
     "opacus_hooks",
     "opacus_ghost",
+    "fastdp",
   )
+  config.optimizer = "adam"  # or "sgd"; peers in PyTorch race with Adam only
+  config.deferred_noise = False  # Race deferred noise; needs "sgd".
   config.rounds = 15
   config.host_rounds = 3  # Of methods that take very long.
   config.num_lots = 10  # Drawn lots; 0 leaves them out.

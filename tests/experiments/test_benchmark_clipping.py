@@ -1,12 +1,14 @@
 """The clipping race: what it builds, writes, skips and refuses."""
 
 import importlib.util
+import sys
+import types
 
 import jax
 import numpy as np
 import pytest
 
-from configs.benchmark_clipping import default, grid
+from configs.benchmark_clipping import default, deferred, grid
 from experiments import (
   _benchmark_methods,
   _clipping_peers,
@@ -61,13 +63,64 @@ def test_chosen_methods_meet_drawn_lots(finished):
 )
 def test_missing_peers_are_skipped_by_name(finished):
   folder, results = finished
-  for peer in ("opacus_hooks", "opacus_ghost"):
+  for peer in ("opacus_hooks", "opacus_ghost", "fastdp"):
     key = f"mean_pool/{peer}/seconds_per_step"
     assert results[key] is None
     assert "not installed: torch" in results[f"{key}_reason"]
   assert (
     "opacus_ghost skipped (not installed" in (folder / "table.md").read_text()
   )
+
+
+def tied_setting(**fields):
+  return _clipping_settings.make_setting(
+    "tied",
+    model="decoder",
+    batch_size=2,
+    length=3,
+    num_layers=1,
+    dim=4,
+    num_heads=2,
+    ff_dim=4,
+    tied=True,
+    **DATA,
+    **fields,
+  )
+
+
+def test_peers_that_are_wrong_on_tied_weights_are_refused(monkeypatch):
+  monkeypatch.setattr(_clipping_peers, "missing", lambda name: [])
+  methods, skipped = _clipping_peers.make_methods(
+    tied_setting(), ("fastdp", "opacus_ghost"), ()
+  )
+  assert not methods
+  assert "silently wrong on tied weights" in skipped["fastdp"]
+  assert "refuses tied weights" in skipped["opacus_ghost"]
+
+
+def test_peers_in_torch_race_with_adam_only(monkeypatch):
+  monkeypatch.setattr(_clipping_peers, "missing", lambda name: [])
+  _, skipped = _clipping_peers.make_methods(
+    tied_setting(optimizer="sgd"), ("opacus_hooks",), ()
+  )
+  assert skipped == {"opacus_hooks": "raced with Adam only, not with sgd"}
+
+
+def test_deferred_noise_is_raced_where_it_is_exact(tmp_path):
+  config = small_config(
+    optimizer="sgd",
+    deferred_noise=True,
+    engines=("auto",),
+    peers=(),
+    drawn=("auto", "deferred_noise"),
+  )
+  binary.run(config, tmp_path)
+  results = reporting.read_results(tmp_path / "results.json")
+  for method in ("auto", "deferred_noise", "non_private_noise"):
+    assert results[f"mean_pool/{method}/seconds_per_step"] > 0
+  assert results["mean_pool/deferred_noise/ratio_drawn_lots"] > 0
+  rows = {x["vocab_size"] for x in deferred.get_config().models.values()}
+  assert rows == {10_000, 50_000}
 
 
 def test_figure_and_table_are_written(finished):
@@ -113,7 +166,7 @@ def test_peers_take_the_same_clipped_sum():
       peer.init(setting.params), peer.full_lot, jax.random.key(1)
     )
   plan = _benchmark_methods.make_plan(setting)
-  optimizer = _benchmark_methods.make_optimizer()
+  optimizer = _benchmark_methods.make_optimizer(setting)
   noise = privacy.add_noise(plan)
   clipped = plan.clipped_grad(setting.loss_fn, engine="bookkeeping")(
     setting.params, peer.full_lot, jax.random.key(1), ()
@@ -145,6 +198,51 @@ def test_every_model_of_the_grid_has_an_epsilon_free_setting():
     assert _torch_models.is_tied(setting) == (label == "decoder_tied")
 
 
+def test_fastdp_is_told_what_the_others_clip_by(monkeypatch):
+  """A stand-in for the package notes how it is called."""
+  pytest.importorskip("torch", reason="extra [peers]")
+  calls = []
+
+  class Engine:
+    def __init__(self, module, **fields):
+      calls.append(fields | {"names": dict(module.named_parameters())})
+
+    def attach(self, optimizer):
+      calls.append(optimizer)
+
+  fake = types.SimpleNamespace(PrivacyEngine=Engine)
+  monkeypatch.setitem(sys.modules, "fastDP", fake)
+  monkeypatch.setattr(_clipping_peers, "missing", lambda name: [])
+  setting = _clipping_settings.make_setting(
+    "tiny",
+    model="transformer",
+    batch_size=4,
+    length=3,
+    num_layers=1,
+    dim=4,
+    num_heads=4,
+    ff_dim=4,
+    **DATA,
+  )
+  (method,), skipped = _clipping_peers.make_methods(setting, ("fastdp",), ())
+  assert not skipped and method.on_host
+  fields, optimizer = calls
+  plan = _benchmark_methods.make_plan(setting)
+  assert fields["batch_size"] == plan.expected_batch_size
+  assert fields["sample_size"] == plan.num_records
+  assert fields["max_grad_norm"] == plan.rule.clip_norm
+  assert fields["noise_multiplier"] == plan.mechanism.noise_multiplier
+  assert fields["clipping_fn"] == "Abadi"
+  # An embedding that is no origin would not be trained.
+  tables = [
+    n for n in fields["names"] if n in ("words.weight", "positions.weight")
+  ]
+  assert len(tables) == 2
+  assert all(any(o in n for o in fields["origin_params"]) for n in tables)
+  assert hasattr(optimizer, "step")
+  method.step(0, None, None)
+
+
 def test_a_peer_of_another_size_is_refused():
   setting = _clipping_settings.make_setting(
     "tiny", model="mean_pool", batch_size=4, length=3, dim=4, **DATA
@@ -160,6 +258,8 @@ def test_a_peer_of_another_size_is_refused():
     ({"only": ("mean", "bilstm")}, r"config.only: got \['mean'\]"),
     ({"peers": ("opacos",)}, r"config.peers: got \['opacos'\]"),
     ({"engines": ("ghost",)}, r"engines: got \['ghost'\]; allowed are"),
+    ({"optimizer": "lion"}, r"optimizer: got 'lion'; allowed are \['adam', "),
+    ({"deferred_noise": True}, "deferred_noise: got optimizer 'adam'; it is"),
   ],
 )
 def test_bad_input(changes, message, tmp_path):

@@ -1,6 +1,7 @@
 """The contract that every clipping engine must pass."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -81,13 +82,43 @@ def as_groups(lot, slots):
   )
 
 
-def clipped(loss_fn, rule, params, lot, engine, chunk=None, group=1, key=7):
+@functools.cache
+def program(loss_fn, rule, engine, chunk, group):
+  """An engine's function, compiled once for all tests with these shapes."""
   fn = privacy.clipped_grad(
     loss_fn, rule, clip_group_size=group, engine=engine, chunk_size=chunk
   )
-  if engine != "loop":
-    fn = jax.jit(fn)
+  return fn if engine == "loop" else jax.jit(fn)
+
+
+def clipped(loss_fn, rule, params, lot, engine, chunk=None, group=1, key=7):
+  fn = program(loss_fn, rule, engine, chunk, group)
   return fn(params, lot, jax.random.key(key), rule.init())
+
+
+def clipped_quadratic(gradients, engine, chunk, group=1, rule=None, valid=None):
+  """Clipped sum of given gradients, in one shape for all: [SLOTS, DIM].
+
+  Behind the gradients, slots are empty and entries zero. With `group` 4 they
+  are the first group's.
+  """
+  gradients = np.asarray(gradients, np.float32)
+  padded = np.zeros((SLOTS, DIM), np.float32)
+  padded[: gradients.shape[0], : gradients.shape[1]] = gradients
+  taken = np.arange(SLOTS) < len(gradients)
+  if valid is not None:
+    taken[: len(gradients)] = valid
+  got = clipped(
+    quadratic,
+    rule or privacy.ThresholdClip(),
+    jnp.zeros(DIM),
+    gradient_lot(padded, taken, (2, 4) if group > 1 else None),
+    engine,
+    chunk and chunk // group,
+    group,
+  )
+  assert np.all(got.sum[gradients.shape[1] :] == 0)
+  return np.asarray(got.sum[: gradients.shape[1]])
 
 
 RULES = [
@@ -119,27 +150,19 @@ def test_equals_the_loop(engine, chunk, rule, group):
   chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("engine", "chunk"), ENGINES)
-def test_equals_jax_privacy_and_optax(engine, chunk):
+@pytest.fixture(scope="module")
+def clipped_by_peers():
+  """The clipped sum of a full network lot by optax and by jax-privacy."""
   params, lot = network_params(), network_lot(num_valid=SLOTS)
-  key, bound = jax.random.key(7), 0.3
-  got = clipped(
-    network,
-    privacy.ThresholdClip(clip_norm=bound),
-    params,
-    lot,
-    engine,
-    chunk,
-  )
-  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(lot.ids)
+  keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(7), i))(lot.ids)
   gradients = jax.vmap(
     lambda e, k: jax.grad(lambda p: network(p, e, k)[0])(params)
   )(lot.examples, keys)
   leaves, treedef = jax.tree.flatten(gradients)
   by_optax = jax.tree.unflatten(
-    treedef, optax.per_example_global_norm_clip(leaves, bound)[0]
+    treedef,
+    optax.per_example_global_norm_clip(leaves, 0.3)[0],  # pyright: ignore
   )
-  chex.assert_trees_all_close(got.sum, by_optax, rtol=2e-5, atol=1e-6)
   with jax.numpy_rank_promotion("allow"):
     by_jax_privacy = jax_privacy.clipped_grad(
       lambda p, batch: network(
@@ -147,10 +170,19 @@ def test_equals_jax_privacy_and_optax(engine, chunk):
         jax.tree.map(lambda leaf: leaf[0], batch[0]),
         batch[1][0],
       )[0],
-      l2_clip_norm=bound,
+      l2_clip_norm=0.3,
       batch_argnums=1,
     )(params, (lot.examples, keys))
-  chex.assert_trees_all_close(got.sum, by_jax_privacy, rtol=2e-5, atol=1e-6)
+  return by_optax, by_jax_privacy
+
+
+@pytest.mark.parametrize(("engine", "chunk"), ENGINES)
+def test_equals_jax_privacy_and_optax(engine, chunk, clipped_by_peers):
+  rule = privacy.ThresholdClip(clip_norm=0.3)
+  lot = network_lot(num_valid=SLOTS)
+  got = clipped(network, rule, network_params(), lot, engine, chunk)
+  for theirs in clipped_by_peers:
+    chex.assert_trees_all_close(got.sum, theirs, rtol=2e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("engine", "chunk"), [*ENGINES, ("auto", None)])
@@ -258,19 +290,27 @@ def test_an_empty_lot_gives_zero(engine, chunk, group):
   chex.assert_trees_all_equal_shapes(got.sum, network_params())
 
 
-@pytest.mark.parametrize("group", [1, 4])
-@pytest.mark.parametrize("rule", RULES, ids=lambda r: repr(r)[:40])
-@pytest.mark.parametrize(("engine", "chunk"), ENGINES)
+def quadratic_in_a_dict(params, example, key):
+  return quadratic(params["a"], example, key)
+
+
+@pytest.mark.parametrize(
+  ("rule", "group"),
+  [(rule, 1) for rule in RULES] + [(rule, 4) for rule in RULES[::3]],
+  ids=lambda value: repr(value)[:40],
+)
+@pytest.mark.parametrize(
+  ("engine", "chunk"), [e for e in ENGINES if e != WHOLE]
+)
 def test_no_unit_exceeds_its_bound(engine, chunk, rule, group):
   """One unit alone, with huge gradients: its norm is the sensitivity's half."""
   lot = gradient_lot(1e4 * np.ones((group, DIM)), groups=(1, group))
   if group == 1:
     lot = jax.tree.map(lambda leaf: leaf[0], lot)
-  params = {"a": jnp.ones(DIM)}
   got = clipped(
-    lambda p, e, k: quadratic(p["a"], e, k),
+    quadratic_in_a_dict,
     rule,
-    params,
+    {"a": jnp.ones(DIM)},
     lot,
     engine,
     1 if chunk else None,
@@ -323,97 +363,54 @@ class TestKnownAnswers:
   def test_opposed_gradients(self, engine, chunk):
     """KAT-3: clipped alone they cancel; averaged first they do not."""
     gradients = [[-10.0, 0.0], [30.0, 0.0]]
-    rule, params = privacy.ThresholdClip(), jnp.zeros(2)
-    alone = clipped(
-      quadratic,
-      rule,
-      params,
-      gradient_lot(gradients),
-      engine,
-      1 if chunk else None,
-    )
-    np.testing.assert_allclose(alone.sum, [0, 0], atol=1e-6)
-    group = clipped(
-      quadratic,
-      rule,
-      params,
-      gradient_lot(gradients, groups=(1, 2)),
-      engine,
-      1 if chunk else None,
-      2,
-    )
-    np.testing.assert_allclose(group.sum, [1, 0], atol=2e-6)
+    alone = clipped_quadratic(gradients, engine, chunk)
+    np.testing.assert_allclose(alone, [0, 0], atol=1e-6)
+    group = clipped_quadratic(gradients, engine, chunk, 4)
+    np.testing.assert_allclose(group, [1, 0], atol=2e-6)
 
   @pytest.mark.parametrize("change", ["zeroed", "replaced"])
   def test_a_clip_group_has_sensitivity_2c(self, engine, chunk, change):
     """KAT-4: one record moves the clipped mean from one pole to the other."""
-    rule, params = privacy.ThresholdClip(), jnp.zeros(1)
-
-    def run(lot):
-      return clipped(
-        quadratic, rule, params, lot, engine, 1 if chunk else None, 2
-      ).sum[0]
-
-    before = run(gradient_lot([[-10.0], [30.0]], groups=(1, 2)))
+    before = clipped_quadratic([[-10.0], [30.0]], engine, chunk, 4)
     if change == "zeroed":
-      neighbour = gradient_lot(
-        [[-10.0], [30.0]], valid=[True, False], groups=(1, 2)
+      after = clipped_quadratic(
+        [[-10.0], [30.0]], engine, chunk, 4, valid=[True, False]
       )
     else:
-      neighbour = gradient_lot([[-10.0], [-30.0]], groups=(1, 2))
-    moved = before - run(neighbour)
+      after = clipped_quadratic([[-10.0], [-30.0]], engine, chunk, 4)
+    moved = (before - after)[0]
     np.testing.assert_allclose(moved, 2.0, rtol=1e-5)
-    assert moved <= rule.sensitivity((), 2, "zero_out")
+    assert moved <= privacy.ThresholdClip().sensitivity((), 4, "zero_out")
 
   def test_scalar_quadratic(self, engine, chunk):
     """Norms 1, 2, 5 clipped at 2.5, with and without a mask."""
     gradients = [[1.0], [-2.0], [-5.0]]
     rule = privacy.ThresholdClip(clip_norm=2.5)
-    chunk = 1 if chunk else None
     for valid, want in (
       ([True, True, True], -3.5),
       ([True, False, False], 1.0),
       ([False, False, False], 0.0),
     ):
-      lot = gradient_lot(gradients, valid=valid)
-      got = clipped(quadratic, rule, jnp.zeros(1), lot, engine, chunk)
-      np.testing.assert_allclose(got.sum, [want], rtol=2e-6)
+      got = clipped_quadratic(gradients, engine, chunk, rule=rule, valid=valid)
+      np.testing.assert_allclose(got, [want], rtol=2e-6)
 
-  def test_optax_documentation_example(self, engine, chunk):
+  @pytest.mark.parametrize(("bound", "want"), [(1.25, 1.75), (1e30, 7.0)])
+  def test_optax_documentation_example(self, engine, chunk, bound, want):
     gradients = [[0, 0, 0], [0, 3, 4], [4, 0, 3], [3, 4, 0]]
-    for bound, want in ((1.25, 1.75), (1e30, 7.0)):
-      got = clipped(
-        quadratic,
-        privacy.ThresholdClip(clip_norm=bound),
-        jnp.zeros(3),
-        gradient_lot(gradients),
-        engine,
-        chunk,
-      )
-      np.testing.assert_allclose(got.sum, [want] * 3, rtol=2e-6)
+    rule = privacy.ThresholdClip(clip_norm=bound)
+    got = clipped_quadratic(gradients, engine, chunk, rule=rule)
+    np.testing.assert_allclose(got, [want] * 3, rtol=2e-6)
 
-  def test_automatic_clipping(self, engine, chunk):
+  @pytest.mark.parametrize(
+    ("gamma", "want"), [(0.01, [0.598802, 0.798403]), (0.0, [0.6, 0.8])]
+  )
+  def test_automatic_clipping(self, engine, chunk, gamma, want):
     """KAT-10, and 0 / 0 = 0 for AUTO-V."""
-    chunk = 1 if chunk else None
-    for gamma, want in ((0.01, [0.598802, 0.798403]), (0.0, [0.6, 0.8])):
-      got = clipped(
-        quadratic,
-        privacy.AutoClip(gamma=gamma),
-        jnp.zeros(2),
-        gradient_lot([[3.0, 4.0]]),
-        engine,
-        chunk,
-      )
-      np.testing.assert_allclose(got.sum, want, rtol=3e-6)
-      zero = clipped(
-        quadratic,
-        privacy.AutoClip(gamma=gamma),
-        jnp.zeros(2),
-        gradient_lot([[0.0, 0.0]]),
-        engine,
-        chunk,
-      )
-      np.testing.assert_array_equal(zero.sum, [0.0, 0.0])
+    rule = privacy.AutoClip(gamma=gamma)
+    got = clipped_quadratic([[3.0, 4.0]], engine, chunk, rule=rule)
+    np.testing.assert_allclose(got, want, rtol=3e-6)
+    zero = clipped_quadratic([[0.0, 0.0]], engine, chunk, rule=rule)
+    np.testing.assert_array_equal(zero, [0.0, 0.0])
 
 
 def test_group_of_one_is_dp_sgd():

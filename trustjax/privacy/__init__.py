@@ -9,6 +9,7 @@ A map, in the order of a private step:
   partition, merge  frozen and trained parameters
   *Clip             clipping rules (threshold, automatic, per layer, quantile)
   add_noise         noise and averaging as an optax transformation
+  deferred_noise_sgd  a step that draws a table row's noise when it is read
   *_lot             which record sits in which slot, from (seed, step)
   calibrate_*       the noise, steps or batch size that meet a target epsilon
 
@@ -26,6 +27,11 @@ from trustjax.privacy._calibration import (
 )
 from trustjax.privacy._calibration import (
   calibrate_num_steps as calibrate_num_steps,
+)
+from trustjax.privacy._deferred_noise import DeferredSgd as DeferredSgd
+from trustjax.privacy._deferred_noise import DeferredState as DeferredState
+from trustjax.privacy._deferred_noise import (
+  deferred_noise_sgd as deferred_noise_sgd,
 )
 from trustjax.privacy._engines import ENGINES as ENGINES
 from trustjax.privacy._engines import HOST_ENGINES as HOST_ENGINES

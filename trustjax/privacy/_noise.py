@@ -77,7 +77,7 @@ def add_noise(plan: "_plan.DpSgdPlan") -> optax.GradientTransformationExtraArgs:
       .get(mode="fill", fill_value=jnp.nan)
     )
     scales = multiplier * plan.rule.noise_scales(clip_state, params)
-    noised = _add_to_blocks(key, updates, plan.rule.blocks(params), scales)
+    noised = add_to_blocks(key, updates, plan.rule.blocks(params), scales)
     average = jax.tree.map(lambda leaf: leaf / divisor, noised)
     return average, NoiseState(step=state.step + 1)
 
@@ -85,7 +85,7 @@ def add_noise(plan: "_plan.DpSgdPlan") -> optax.GradientTransformationExtraArgs:
   return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore
 
 
-def _add_to_blocks(key, tree, blocks, scales):
+def add_to_blocks(key, tree, blocks, scales):
   """Adds scales[block] * N(0, I) to every leaf, from one flat draw.
 
   One draw for all leaves: a draw per leaf costs a compiled kernel each.

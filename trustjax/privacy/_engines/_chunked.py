@@ -184,9 +184,13 @@ def _add_contracted(totals, leaves, finite, factors, blocks):
 
 
 def over_chunks(add_chunk, rule, chunk_size):
-  """Carries the clipped sum through `add_chunk` along the lot's first axis."""
+  """Carries the clipped sum through `add_chunk` along the lot's first axis.
 
-  def run(params, lot: _lot.Lot, key, clip_state, frozen):
+  Its result takes `start`, what the sum begins with; None begins with zeros
+  shaped like the parameters.
+  """
+
+  def run(params, lot: _lot.Lot, key, clip_state, frozen, start=None):
     size = _checked_chunk_size(chunk_size, lot)
     blocks = rule.blocks(params)
     scales = rule.scales(clip_state, params)
@@ -210,13 +214,14 @@ def over_chunks(add_chunk, rule, chunk_size):
       return total, seen
 
     # What the skipped chunks would report: zeros, like any padded record.
-    num_units, zeros = lot.valid.shape[0], _unit.zeros_like_sum(params)
+    num_units = lot.valid.shape[0]
+    start = _unit.zeros_like_sum(params) if start is None else start
     seen = jax.tree.map(
       lambda leaf: jnp.zeros((num_units, *leaf.shape[1:]), leaf.dtype),
-      jax.eval_shape(add_at, 0, zeros)[1],
+      jax.eval_shape(add_at, 0, start)[1],
     )
     total, (norms, losses, aux, nonfinite) = jax.lax.fori_loop(
-      0, _num_chunks(lot, size), body, (zeros, seen)
+      0, _num_chunks(lot, size), body, (start, seen)
     )
     return _lot.ClippedGrads(
       sum=total,

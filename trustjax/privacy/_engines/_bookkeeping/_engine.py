@@ -21,6 +21,7 @@ from trustjax.privacy._engines._bookkeeping import (
   _factors,
   _norms,
   _routes,
+  _rows,
   _sites,
   _tape,
   _views,
@@ -37,7 +38,8 @@ def bookkeeping_engine(loss_fn, rule, grouped, chunk_size):
     chunk_size: Units held at a time; None holds the whole lot.
 
   Returns:
-    `(params, lot, key, clip_state, frozen) -> ClippedGrads`.
+    `(params, lot, key, clip_state, frozen) -> ClippedGrads`. A table's entry of
+    `start` may be a `RowSum`; so is its sum then.
   """
   unit_loss = _unit.make_loss(loss_fn, grouped)
 
@@ -117,6 +119,15 @@ class TappedLoss:
     jax.eval_shape(walk, self._leaves, self._rest)
     return found
 
+  def records(self, params, lot: _lot.Lot, key) -> list:
+    """What the sites record of one unit, by a forward pass alone."""
+    tape = _tape.Tape(
+      taps=[jnp.zeros(x.tap_shape, x.dtype) for x in self.routes.sites]
+    )
+    rest = jax.tree.leaves((lot, key))
+    self._interpret(tape, self.routes.explicit, jax.tree.leaves(params), rest)
+    return tape.records
+
   def run(self, params, lot: _lot.Lot, key, frozen=None):
     """Runs one unit.
 
@@ -163,7 +174,7 @@ def _open_ledgers(routes, books, blocks):
     of_leaves = {blocks[leaf] for leaf in node.view.leaves}
     if not node.is_whole and len(of_leaves) == 1:
       kind = _GramLedger if node.by_gram else _ExplicitLedger
-      kind = _RowsLedger if _is_table(node, routes.sites) else kind
+      kind = _RowsLedger if _rows.is_table(node, routes.sites) else kind
       ledgers.append(kind(node, routes.sites, parts, of_leaves.pop()))
       continue
     # Leaves that are clipped apart: form the gradient and take it apart.
@@ -223,6 +234,12 @@ class _RowsLedger(_GramLedger):
       dataclasses.replace(part, right=_where_finite(finite, part.right))
       for part in self.arrays
     ]
+    if _rows.is_row_sum(total):
+      parts = [
+        dataclasses.replace(part, left=total.place[part.left]) for part in parts
+      ]
+      added = _factors.add_weighted_sum(total.values[None], parts, weights)
+      return dataclasses.replace(total, values=added[0])
     start = jnp.reshape(total, dims)
     added = _factors.add_weighted_sum(start, parts, weights)
     return jnp.reshape(added, total.shape)
@@ -251,14 +268,6 @@ def _put_back(node, sites, gradient):
   return dict(zip(node.view.leaves, back))
 
 
-def _is_table(node, sites):
-  """Whether a node looks up rows of a leaf as it is stored, and no more."""
-  rules = [sites[i].rule for i in node.sites]
-  return node.view.whole and all(
-    isinstance(rule, _sites.Rows) and rule.row_axis == 0 for rule in rules
-  )
-
-
 def _weighted(arrays, weights):
   return jnp.tensordot(
     weights,
@@ -280,7 +289,7 @@ def _block_norms(ledgers, num_units, num_blocks):
 
 def _add_clipped(total, ledgers, norms, factors):
   """Adds the clipped sum of a chunk to the total."""
-  leaves, treedef = jax.tree.flatten(total)
+  leaves, treedef = jax.tree.flatten(total, is_leaf=_rows.is_row_sum)
   finite = jnp.all(jnp.isfinite(norms), axis=1)
   others = [x for x in ledgers if not isinstance(x, _RowsLedger)]
 

@@ -102,6 +102,14 @@ def _needed(jaxpr) -> list:
   return equations[::-1]
 
 
+def needed_inputs(jaxpr) -> list[bool]:
+  """Whether the outputs depend on each input, by what the equations read."""
+  needed = set(_variables(jaxpr.outvars))
+  for eqn in _needed(jaxpr):
+    needed.update(_variables(eqn.invars))
+  return [variable in needed for variable in jaxpr.invars]
+
+
 def _variables(atoms):
   return [atom for atom in atoms if not isinstance(atom, jex.Literal)]
 
