@@ -57,7 +57,9 @@ def mislabelled(
   return _behind(train, own, num_models, seed)
 
 
-def gradient_rows(task: _arm_training.Task, num: int, seed: int) -> Canaries:
+def gradient_rows(
+  task: _arm_training.Task, num: int, seed: int, num_models: int = 1
+) -> Canaries:
   """Records whose gradient is one large entry of the largest parameter.
 
   Each has a coordinate of its own, which no other canary touches.
@@ -75,7 +77,7 @@ def gradient_rows(task: _arm_training.Task, num: int, seed: int) -> Canaries:
   }
   own["canary"] = rng.permutation(leaf.size)[:num].astype(np.int32)
   plain = np.full(task.corpus.num_train, -1, np.int32)
-  return _behind(train | {"canary": plain}, own, 1, seed)
+  return _behind(train | {"canary": plain}, own, num_models, seed)
 
 
 def _behind(train, own, num_models, seed):
@@ -215,7 +217,7 @@ def gradient_scores(
     learning_rate: Of plain descent.
 
   Returns:
-    [canaries].
+    [models, canaries].
   """
   descent = {
     "name": "sgd",
@@ -226,15 +228,19 @@ def gradient_scores(
   arm = dataclasses.replace(arm, optimizer=descent)
   chosen = with_gradient_canaries(task, magnitude)
   params = train(chosen, arm, canaries, seed, folder)
-  first, _ = training.ensemble_keys(jax.random.key(seed), 0)
   shape = largest_leaf(task).shape
-
-  def leaf_of(tree):
-    return next(x for x in jax.tree.leaves(tree) if x.shape == shape)
-
-  own = jax.tree.map(lambda x: x[0], params)
-  moved = np.ravel(leaf_of(task.initial(first))) - np.ravel(leaf_of(own))
-  return moved[canaries.examples["canary"][-canaries.num :]]
+  key, places = jax.random.key(seed), canaries.examples["canary"]
+  moved = []
+  for model in range(len(canaries.member)):
+    first, _ = training.ensemble_keys(key, model)
+    start = jax.tree.leaves(task.initial(first))
+    end = [leaf[model] for leaf in jax.tree.leaves(params)]
+    before, after = (
+      np.ravel(next(leaf for leaf in leaves if leaf.shape == shape))
+      for leaves in (start, end)
+    )
+    moved.append((before - after)[places[-canaries.num :]])
+  return np.stack(moved)
 
 
 def release_audit(

@@ -136,6 +136,7 @@ def attack(
   max_completions: int,
   chunk_size: int | None,
   seed: int,
+  first: int = 0,
 ) -> Found:
   """Attacks all models of one kind of canary.
 
@@ -149,6 +150,8 @@ def attack(
     max_completions: Largest number of completions that are all scored.
     chunk_size: Trials side by side in the search.
     seed: Seed of the searches' starts.
+    first: Number of the first trial; a trial's start is a function of the seed
+      and its own number, however the trials are cut into blocks.
 
   Returns:
     What was found.
@@ -156,13 +159,14 @@ def attack(
   num = len(cell.pattern.candidates)
   start = len(cell.pattern.prefix)
   guesses, losses = {}, {}
+  numbers = jnp.arange(first, first + len(codes))
   for index, (name, search) in enumerate(searches.items()):
     key = jax.random.fold_in(jax.random.key(seed), index)
     found = attacks.extract_canaries(
       trial_loss(model, start, cell.length, part),
       cell.length,
       num,
-      jax.random.split(key, len(codes)),
+      jax.vmap(functools.partial(jax.random.fold_in, key))(numbers),
       trials=trials,
       search=search,
       chunk_size=chunk_size,

@@ -113,6 +113,7 @@ def train_and_score(
   seed: int,
   folder: pathlib.Path,
   options: dict[str, Any],
+  statistics: Callable[..., tuple],
 ) -> dict[str, np.ndarray]:
   """Statistics of an arm's models, or those of a finished run.
 
@@ -123,6 +124,7 @@ def train_and_score(
     seed: Seed of the study.
     folder: Where checkpoints and statistics live.
     options: Of the ensemble, less its number of steps.
+    statistics: From `make_statistics`, compiled; arms share it.
 
   Returns:
     `member`, and by model and record `log_p`, `joint_logit`, `intent_logit`,
@@ -161,7 +163,7 @@ def train_and_score(
   )
   if not result.completed:
     raise _console.Stopped(f"stopped during {arm.name}; all is in {folder}")
-  found = score(task, result.params, pool) | {
+  found = score(task, result.params, pool, statistics) | {
     "train_seconds": np.asarray(result.train_seconds)
   }
   folder.mkdir(parents=True, exist_ok=True)
@@ -173,7 +175,10 @@ def train_and_score(
 
 
 def score(
-  task: _arm_training.Task, params: Any, pool: Pool
+  task: _arm_training.Task,
+  params: Any,
+  pool: Pool,
+  statistics: Callable[..., tuple],
 ) -> dict[str, np.ndarray]:
   """What every model says of every record of the pool and the population.
 
@@ -181,11 +186,11 @@ def score(
     task: Model and data.
     params: Trained parameters with leading axis [models].
     pool: The records.
+    statistics: From `make_statistics`, compiled.
 
   Returns:
     As `train_and_score`, less the time.
   """
-  statistics = jax.jit(make_statistics(task))
   records, population = map(jax.device_put, (pool.examples, pool.population))
   intents = len(task.corpus.intents)
   rows: dict[str, list] = {}

@@ -3,6 +3,7 @@ r"""How much privacy does training really give, at least to be seen?
   python -m experiments.audit
   python -m experiments.audit --config=configs/audit/snips.py \
       --config.data.manual_dir=DIR --workdir=OUT
+  python -m experiments.audit --config=configs/audit/exceedance.py
 
 Canaries with fair coins are put into the training data of the real step; right
 guesses of the coins bound epsilon from below. Three audits for each arm:
@@ -13,7 +14,8 @@ guesses of the coins bound epsilon from below. Three audits for each arm:
              groups, 1 / sigma, against the correct one, 2 / sigma
 
 `config.audit.method` names, before training, the audit whose bound is reported
-as epsilon_lower_bound.
+as epsilon_lower_bound. With `config.exceedance.repetitions` the audits are
+audited instead: how often do they claim more than an epsilon that is known?
 """
 
 import json
@@ -26,6 +28,7 @@ from experiments import (
   _audit_runs,
   _config_flags,
   _console,
+  _exceedance,
   membership_inference,
   private_training,
 )
@@ -53,6 +56,7 @@ _COLUMNS = (
 
 def check(config: _config_flags.Config) -> None:
   """Raises ValueError if a field of the audit is impossible."""
+  _exceedance.check(config)
   fields = config.audit
   if fields.method not in METHODS:
     raise ValueError(
@@ -97,9 +101,13 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
       "delta": config.delta,
       "seed": config.seed,
       "audit": fields.to_dict(),
+      "exceedance": config.exceedance.to_dict(),
     }
   )
   plans = _plans(fields, config.delta)
+  if config.exceedance.repetitions:
+    _run_exceedance(results, config, workdir, task, arms, plans)
+    return
   for arm in arms:
     _audit_arm(results, config, task, arm, plans, workdir / "arms" / arm.name)
     print(f"{arm.name}: audited", flush=True)
@@ -130,6 +138,32 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   reporting.print_table(table)
   for claim in results.claims():
     print(f"claim {claim}: {results[f'claim/{claim}']}")
+  print(f"\nFiles: {workdir}/results.json, table.md, table.csv, figures/")
+
+
+def _run_exceedance(results, config, workdir, task, arms, plans):
+  """Audits mechanisms whose epsilon is known, many times each."""
+  every = list(_exceedance.simulated(config))
+  for arm in arms:
+    if arm.plan is None or arm.plan.mechanism.noise_multiplier == 0:
+      raise ValueError(
+        f"config.arms: got {arm.name!r}, whose epsilon is not finite; a study"
+        " of exceedance needs arms with noise"
+      )
+    folder = workdir / "arms" / arm.name
+    every += _exceedance.trained(config, task, arm, plans, folder)
+    print(f"{arm.name}: audited", flush=True)
+  for found in every:
+    _exceedance.record(results, found)
+  table = _exceedance.make_table(results, every)
+  reporting.write_run(
+    workdir,
+    config=config,
+    results=results,
+    table=table,
+    figures={"exceedance": _exceedance.make_figure(every)},
+  )
+  reporting.print_table(table)
   print(f"\nFiles: {workdir}/results.json, table.md, table.csv, figures/")
 
 
@@ -177,7 +211,7 @@ def _audit_arm(
     folder / "gradients",
     magnitude=fields.magnitude,
     learning_rate=fields.learning_rate,
-  )
+  )[0]
   scored = {
     "records": (
       records,
@@ -285,6 +319,8 @@ def make_figure(results: reporting.Results) -> "matplotlib.figure.Figure":
         value = results[f"{name}/{key}"]
         if not isinstance(value, float):
           continue
+        if key == "epsilon_naive" and value == results[f"{name}/epsilon"]:
+          continue  # Without clip groups there is only one.
         style: dict[str, Any] = dict(
           marker=marker, linestyle="", markersize=6.5
         )

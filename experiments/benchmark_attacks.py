@@ -4,14 +4,17 @@ r"""Times shadow training, attack scores and canary extraction.
 
 Everything is interleaved in one run: shadow models as one program against a
 host loop and against the arithmetic floor; LiRA and RMIA on statistics of many
-models, and LiRA record by record as published; attacks on canaries in one
-program against run by run; all completions of a code.
+models, and as published, record by record and pair by pair; the same work by
+the peers that are installed (extra `[peers]`), whose values are compared, too;
+attacks on canaries in one program against run by run; all completions of a
+code. Peers that are missing are skipped by name.
 """
 
 import pathlib
 from typing import Any
 
 from experiments import (
+  _attack_peers,
   _attack_races,
   _benchmark_record,
   _config_flags,
@@ -19,8 +22,9 @@ from experiments import (
 )
 from trustjax import reporting
 
+_RACES = ("shadow", "scoring", "peers", "extraction")
 # Method, what it is compared with, and the bar: at most so many times.
-_BARS = {
+_BARS: dict[str, tuple[str, float | None]] = {
   "shadow/ensemble": ("shadow/floor", 1.2),
   "extraction/together": ("extraction/separate", 0.5),
 }
@@ -48,6 +52,16 @@ def check(config: _config_flags.Config) -> None:
       raise ValueError(
         f"config.{field}: got {value}; it must be at least {least}"
       )
+  unknown = sorted(set(config.races) - set(_RACES))
+  if unknown or not config.races:
+    raise ValueError(
+      f"config.races: got {list(config.races)}; allowed are {list(_RACES)}"
+    )
+  unknown = sorted(set(config.peers) - set(_attack_peers.NAMES))
+  if unknown:
+    raise ValueError(
+      f"config.peers: got {unknown}; allowed are {list(_attack_peers.NAMES)}"
+    )
 
 
 def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
@@ -62,12 +76,7 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
     }
   )
   results.set("hardware", _benchmark_record.hardware())
-  seconds, found = _attack_races.shadow_training(config)
-  for name, value in found.items():
-    results.set(f"shadow/ensemble/{name}", value)
-  races = {"shadow": seconds}
-  races["scoring"] = _attack_races.scoring(config)
-  races["extraction"] = _attack_races.extraction(config)
+  races, notes = _race(results, config)
   flat = {
     f"{race}/{name}": times
     for race, methods in races.items()
@@ -75,30 +84,81 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   }
   for key, times in flat.items():
     results.measure(f"{key}/seconds", reporting.bootstrap_median(times))
-  for key, (other, bar) in _BARS.items():
+  for key, (other, bar) in (_BARS | _peer_bars(flat)).items():
+    if key not in flat:
+      continue
     ratio = reporting.bootstrap_ratio_of_medians(flat[key], flat[other])
     results.measure(f"{key}/ratio", ratio)
     results.set(f"{key}/compared_with", other)
-    met = reporting.meets_bar(ratio, at_most=bar)
-    results.set(f"{key}/bar", f"at most {bar:g}: {'met' if met else 'missed'}")
-  results.measure(
-    "shadow/ensemble/speedup_over_sequential",
-    reporting.bootstrap_ratio_of_medians(
-      flat["shadow/sequential"], flat["shadow/ensemble"]
-    ),
-  )
+    if bar is not None:
+      met = "met" if reporting.meets_bar(ratio, at_most=bar) else "missed"
+      results.set(f"{key}/bar", f"at most {bar:g}: {met}")
   for key, limit in _LIMITS.items():
-    median = results[f"{key}/seconds"]
-    assert isinstance(median, float)
-    met = "met" if median < limit else "missed"
-    results.set(f"{key}/bar", f"under {limit:g} s: {met}")
-  table = make_table(results, list(flat))
+    if key in flat:
+      median = results[f"{key}/seconds"]
+      assert isinstance(median, float)
+      met = "met" if median < limit else "missed"
+      results.set(f"{key}/bar", f"under {limit:g} s: {met}")
+  table = make_table(results, list(flat), notes)
   reporting.write_run(workdir, config=config, results=results, table=table)
   reporting.print_table(table)
   print(f"\nFiles: {workdir}/results.json, table.md, table.csv")
 
 
-def make_table(results: reporting.Results, keys: list[str]) -> reporting.Table:
+def _peer_bars(flat):
+  """Ours against each peer that was raced; no bar is set."""
+  names = [key.split("/")[1] for key in flat if key.startswith("peers/")]
+  return {f"peers/{n}/ours": (f"peers/{n}/peer", None) for n in names}
+
+
+def _race(results, config):
+  """Seconds by race, method and round, and notes; the races of the config."""
+  races: dict[str, dict[str, list[float]]] = {}
+  notes = [str(results["hardware"])]
+  if "shadow" in config.races:
+    races["shadow"], found = _attack_races.shadow_training(config)
+    for name, value in found.items():
+      results.set(f"shadow/ensemble/{name}", value)
+    speedup = reporting.bootstrap_ratio_of_medians(
+      races["shadow"]["sequential"], races["shadow"]["ensemble"]
+    )
+    results.measure("shadow/ensemble/speedup_over_sequential", speedup)
+    notes.append(
+      "shadow: of one step of one model; the ensemble is"
+      f" {speedup.estimate:.2f} times as fast as the host loop and compiled"
+      f" once, in {found['compile_seconds']:.1f} s, for {found['models']}"
+      " models"
+    )
+  if "scoring" in config.races:
+    races["scoring"] = _attack_races.scoring(config)
+  if "peers" in config.races:
+    races["peers"], compared = _race_peers(results, config)
+    notes += compared
+  if "extraction" in config.races:
+    races["extraction"] = _attack_races.extraction(config)
+    notes.append(
+      "extraction: of one trial; exhaustive: 10,000 completions of one model"
+    )
+  return races, notes
+
+
+def _race_peers(results, config):
+  """Times the peers and records where their values differ from ours."""
+  seconds, made, skipped = _attack_peers.race(config, _attack_races.timed)
+  notes = []
+  for name, rivals in made.items():
+    difference = float(rivals.difference())
+    results.set(f"peers/{name}/difference", difference)
+    notes.append(f"{name}: values differ by {difference:.2g} ({rivals.note})")
+  for name, reason in skipped.items():
+    results.set(f"peers/{name}/peer/seconds", None, reason=reason)
+    notes.append(f"{name} skipped ({reason})")
+  return seconds, notes
+
+
+def make_table(
+  results: reporting.Results, keys: list[str], notes: list[str]
+) -> reporting.Table:
   """One row for each method."""
   rows: list[dict[str, Any]] = []
   for key in keys:
@@ -110,8 +170,6 @@ def make_table(results: reporting.Results, keys: list[str]) -> reporting.Table:
         value = results[full]
         row[name] = value if isinstance(value, str) else results.interval(full)
     rows.append(row)
-  speedup = results.interval("shadow/ensemble/speedup_over_sequential")
-  assert speedup is not None
   return reporting.Table(
     columns=[
       reporting.Column("work"),
@@ -122,14 +180,7 @@ def make_table(results: reporting.Results, keys: list[str]) -> reporting.Table:
     ],
     rows=rows,
     title="Attacks: shadow models, scores, canary extraction",
-    notes=[
-      str(results["hardware"]),
-      "shadow: of one step of one model; the ensemble is"
-      f" {speedup.estimate:.2f} times as fast as the host loop and compiled"
-      f" once, in {results['shadow/ensemble/compile_seconds']:.1f} s, for"
-      f" {results['shadow/ensemble/models']} models",
-      "extraction: of one trial; exhaustive: 10,000 completions of one model",
-    ],
+    notes=notes,
   )
 
 

@@ -46,6 +46,7 @@ ARMS = {
   "dp_sgd": ("private",),
   "edp_sgd": ("private",),
 }
+_CHARACTER_MODELS = ("bilstm", "bigru")
 _NO_MECHANISM = "no mechanism was run"
 # Held-out records that early stopping looks at.
 _VALIDATION_RECORDS = 256
@@ -83,10 +84,10 @@ def check(config: _config_flags.Config) -> None:
       " models are needed"
     )
   wants_chars = [name for name in config.arms if "chars" in ARMS[name]]
-  if wants_chars and config.model.name != "bilstm":
+  if wants_chars and config.model.name not in _CHARACTER_MODELS:
     raise ValueError(
       f"config.arms: got {wants_chars}; model.name {config.model.name!r} reads"
-      " no characters (only 'bilstm' does)"
+      f" no characters (only {list(_CHARACTER_MODELS)} do)"
     )
   for name in config.attack.searches:
     if name not in ("softmax", "gumbel"):
@@ -260,17 +261,22 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
       "seed": config.seed,
     }
   )
+  trials: dict[str, dict[str, _canary_record.Trials]] = {}
   for defended in arms:
+    trials[defended.name] = {}
     params = train(config, defended, cells, workdir / "arms" / defended.name)
     print(f"{defended.name}: trained", flush=True)
     _record_utility(results, config, defended, params)
-    trials = config.attack.num_trials
+    count = config.attack.num_trials
     for number, cell in enumerate(cells):
-      part = slice(number * trials, (number + 1) * trials)
+      part = slice(number * count, (number + 1) * count)
       own = jax.tree.map(lambda x, part=part: x[part], params)
       folder = workdir / "arms" / defended.name / cell.name
-      _attack_cell(results, config, defended, cell, own, folder)
+      trials[defended.name][cell.name] = _attack_cell(
+        results, config, defended, cell, own, folder
+      )
     print(f"{defended.name}: attacked", flush=True)
+  _canary_record.compare(results, config, cells, trials)
   table = _canary_record.make_table(results, config, cells)
   reporting.write_run(
     workdir,
@@ -340,7 +346,8 @@ def _attack_cell(results, config, defended, cell, own, folder):
       part=fields.part,
       max_completions=fields.max_completions,
       chunk_size=fields.chunk_size,
-      seed=config.seed + first,
+      seed=config.seed,
+      first=first,
     )
 
   found = _canary_attack.attack_in_blocks(
@@ -362,12 +369,14 @@ def _attack_cell(results, config, defended, cell, own, folder):
   for name, guesses in found.guesses.items():
     one = attacks.extraction_metrics(guesses, codes, num_candidates=candidates)
     _membership_record.put(results, f"{key}/accuracy_{name}", one.accuracy)
-  _record_exposure(results, config, key, found, candidates**cell.length)
+  bits = _record_exposure(results, config, key, found, candidates**cell.length)
   _record_group(results, config, defended, cell, key)
+  success = (found.best() == codes).all(axis=1)
+  return _canary_record.Trials(success=success, bits=bits)
 
 
 def _record_exposure(results, config, key, found, completions):
-  """Rank and exposure where all completions were scored."""
+  """Rank and exposure where all completions were scored; exposures or None."""
   if np.isnan(found.ranks).any():
     reason = (
       f"{completions} completions are more than config.attack.max_completions"
@@ -375,7 +384,7 @@ def _record_exposure(results, config, key, found, completions):
     )
     for name in ("exposure_mean", "rank_median", "exhaustive_top1", "gap"):
       results.set(f"{key}/{name}", None, reason=reason)
-    return
+    return None
   bits = np.log2(completions) - np.log2(found.ranks)
   _membership_record.put(
     results, f"{key}/exposure_mean", attacks.bootstrap_mean(bits)
@@ -389,6 +398,7 @@ def _record_exposure(results, config, key, found, completions):
   accuracy = results[f"{key}/accuracy"]
   assert isinstance(accuracy, float)
   results.set(f"{key}/gap", top / trials - accuracy)
+  return bits
 
 
 def _record_group(results, config, defended, cell, key):

@@ -19,6 +19,7 @@ import dataclasses
 import json
 import pathlib
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -27,6 +28,7 @@ from experiments import (
   _config_flags,
   _console,
   _membership_attacks,
+  _membership_groups,
   _membership_record,
   _shadow_training,
   private_training,
@@ -89,6 +91,15 @@ def check(config: _config_flags.Config) -> None:
       f"config.attack.attacks: got {list(fields.attacks)}; allowed are"
       f" {list(_membership_attacks.NAMES)}"
     )
+  for field, allowed in (
+    ("groups", _membership_groups.NAMES),
+    ("group_attacks", _membership_attacks.NAMES),
+  ):
+    unknown = sorted(set(fields[field]) - set(allowed))
+    if unknown:
+      raise ValueError(
+        f"config.attack.{field}: got {unknown}; allowed are {list(allowed)}"
+      )
   if not fields.fprs or not all(0 < fpr < 1 for fpr in fields.fprs):
     raise ValueError(
       f"config.attack.fprs: got {list(fields.fprs)}; one or more rates in"
@@ -132,7 +143,10 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
     )
     reporting.write_config(workdir, as_json)
     np.savez_compressed(workdir / "memberships.npz", member=pool.member)
-    attacked = [_attack(config, workdir, task, arm, pool) for arm in arms]
+    statistics = jax.jit(_shadow_training.make_statistics(task))
+    attacked = [
+      _attack(config, workdir, task, arm, pool, statistics) for arm in arms
+    ]
     title = (
       f"Membership inference, {task.corpus.name}, {task.model.name},"
       f" {len(pool.member)} models, delta {config.delta:g}"
@@ -147,7 +161,7 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
         "attack": config.attack.to_dict(),
       }
     )
-    _record(results, attacked, config, pool.text)
+    _record(results, attacked, config, pool)
   _membership_record.add_claims(results, config.attack)
   table = _membership_record.make_table(results, config.attack, title=title)
   reporting.write_run(
@@ -163,7 +177,7 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   print(f"\nFiles: {workdir}/results.json, table.md, table.csv, figures/")
 
 
-def _attack(config, workdir, task, arm, pool):
+def _attack(config, workdir, task, arm, pool, statistics):
   """Trains an arm's models, or reads their statistics, and attacks them."""
   found = _shadow_training.train_and_score(
     task,
@@ -175,6 +189,7 @@ def _attack(config, workdir, task, arm, pool):
       "chunk_size": config.attack.chunk_size,
       "save_every_seconds": config.save_every_seconds,
     },
+    statistics,
   )
   print(
     f"{arm.name}: trained, {float(found['train_seconds']):.1f} s", flush=True
@@ -238,8 +253,10 @@ def audit_canaries(
   return np.flatnonzero(allowed)
 
 
-def _record(results, attacked, config, text):
-  """Adds every arm."""
+def _record(results, attacked, config, pool):
+  """Adds every arm; without a pool nothing is known of the records' texts."""
+  text = None if pool is None else pool.text
+  groups = {} if pool is None else _membership_groups.make_groups(pool)
   for each in attacked:
     _membership_record.record_arm(
       results,
@@ -249,6 +266,7 @@ def _record(results, attacked, config, text):
       audit_canaries(each, text),
       config.seed,
     )
+    _membership_groups.record(results, each, config.attack, groups, config.seed)
     dropped = int((~each.usable).sum())
     results.set(f"{each.name}/records_without_enough_shadows", dropped)
 

@@ -32,6 +32,15 @@ def get_config() -> ml_collections.ConfigDict:
       "release_trials": 5000,  # Of each world.
     }
   )
+  # How often bounds exceed a known epsilon: in so many runs of each mechanism;
+  # 0 leaves that out, more take the place of the arms' audits.
+  config.exceedance = config_dict.ConfigDict(
+    {
+      "repetitions": 0,
+      "epsilons": (1.0, 3.0),  # Of randomised response.
+      "mus": (1.0, 2.0),  # Of Gaussian scores and releases.
+    }
+  )
   config.non_private.update({"batch_size": 64, "num_steps": 200})
   config.private.update({"expected_batch_size": 256, "num_steps": 100})
   return config

@@ -1,6 +1,9 @@
 """Every race, at the sizes that the project's bars name.
 
 Command: python -m experiments.benchmark_attacks
+The peers need: pip install tensorflow-empirical-privacy privacy-meter \
+  adversarial-robustness-toolbox (the first with --no-deps: its statistics need
+NumPy and SciPy only).
 """
 
 from typing import Any
@@ -15,6 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
   """64 shadow models, 64 x 20,000 scores, 50 canary trials."""
   config: Any = config_dict.ConfigDict()
   config.rounds = 3
+  config.races = ("shadow", "scoring", "peers", "extraction")
   config.shadow = config_dict.ConfigDict(
     {
       "model": "mean_pool",
@@ -28,6 +32,13 @@ def get_config() -> ml_collections.ConfigDict:
   )
   config.scoring = config_dict.ConfigDict(
     {"num_models": 64, "num_records": 20_000}
+  )
+  # Peers in the race; one that is not installed is left out by name.
+  config.peers = (
+    "tensorflow_lira",
+    "privacy_meter_reference",
+    "art_tpr",
+    "art_classifier",
   )
   config.extraction = config_dict.ConfigDict(
     {

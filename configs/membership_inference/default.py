@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.statistics_file = ""
   config.attack = config_dict.ConfigDict(
     {
-      "num_models": 16,
+      "num_models": 16,  # At least 8; below 16 attacks are biased downwards.
       "pool_size": config_dict.placeholder(int),  # Records; None takes all.
       "attacks": (
         "yeom",
@@ -34,6 +34,10 @@ def get_config() -> ml_collections.ConfigDict:
         "rmia",
       ),
       "fprs": (0.001, 0.01),
+      # Groups of records that are judged by themselves, too, and the attacks
+      # that are: rare_intents, singletons, single_copies.
+      "groups": ("rare_intents", "singletons"),
+      "group_attacks": ("lira_online",),
       "num_resamples": 200,  # Of the bootstrap over models and records.
       # Separation of scores for which the audit's number of guesses is best.
       "audit_separation": 1.0,

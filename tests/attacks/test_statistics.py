@@ -175,6 +175,17 @@ def test_properties(seed, shift):
   )
 
 
+def test_a_single_tag_leaves_the_intent():
+  """Data without slots: the only tag is certain, token by token."""
+  arrays = batch(scale=1)
+  slots = np.where(arrays[3] >= 0, 0, -1)
+  stats = attacks.record_statistics(
+    arrays[0], arrays[1][..., :1], arrays[2], slots, arrays[4]
+  )
+  np.testing.assert_allclose(stats.log_p_slots, 0, atol=1e-11)
+  np.testing.assert_allclose(stats.joint_logit, stats.intent_logit, atol=1e-9)
+
+
 def test_bad_input():
   arrays = batch()
   nan = arrays[0].copy()

@@ -1,16 +1,17 @@
 """The audit binary: its record, and canaries against what is known."""
 
+import dataclasses
 import types
 
 import jax
 import numpy as np
 import pytest
 
-from configs.audit import default, snips
+from configs.audit import default, exceedance, snips
 from experiments import (
   _audit_runs,
+  _exceedance,
   audit,
-  membership_inference,
   private_training,
 )
 from trustjax import privacy, reporting
@@ -140,19 +141,69 @@ def test_a_canarys_gradient_is_the_one_it_chose(task):
     ({"method": "luck"}, "audit.method: got 'luck'; allowed are"),
     ({"num_canaries": 3}, "audit.num_canaries: got 3; it must be at least 10"),
     ({"release_trials": 1}, "release_trials: got 1"),
+    ({"repetitions": -1}, "exceedance.repetitions: got -1"),
+    ({"mus": (0.0,)}, r"exceedance.mus: got \(0.0,\)"),
   ],
 )
 def test_bad_fields_are_named(changes, message, tmp_path):
+  config = tiny_config()
+  for name, value in changes.items():
+    part = config.audit if name in config.audit else config.exceedance
+    part[name] = value
   with pytest.raises(ValueError, match=message):
-    audit.run(tiny_config(**changes), tmp_path)
+    audit.run(config, tmp_path)
   assert not (tmp_path / "results.json").exists()
 
 
+@pytest.fixture(scope="module")
+def repeated():
+  config = tiny_config(num_canaries=300)
+  config.exceedance.update(
+    {"repetitions": 40, "epsilons": (1.0,), "mus": (2.0,)}
+  )
+  return list(_exceedance.simulated(config))
+
+
+def test_bounds_on_known_mechanisms_seldom_exceed_them(repeated):
+  results = reporting.Results()
+  for found in repeated:
+    _exceedance.record(results, found)
+    key = f"exceedance/{found.name}"
+    # By chance in less than 2.5 % of seeds, were the bound's error 5 %.
+    assert results[f"{key}/valid"] == "yes"
+    assert found.bounds.shape == (40,) and (found.bounds > 0).any()
+  share = results["exceedance/randomised_response_epsilon_1/share_of_epsilon"]
+  assert 0.5 <= share < 1
+  table = _exceedance.make_table(results, repeated)
+  assert len(table.rows) == 5
+  assert "gaussian release mu 2 gdp" in table.to_markdown()
+
+
+def test_a_claim_that_is_too_small_is_exceeded(repeated):
+  found = dataclasses.replace(repeated[0], epsilon=0.5)
+  results = reporting.Results()
+  _exceedance.record(results, found)
+  assert results[f"exceedance/{found.name}/valid"] == "no"
+  assert results[f"exceedance/{found.name}/exceeded"] > 0.5
+
+
+@pytest.mark.slow
+def test_the_study_of_exceedance_leaves_a_record(tmp_path):
+  config = tiny_config()
+  config.exceedance.update({"repetitions": 8, "epsilons": (1.0,), "mus": ()})
+  config.arms = ("dp_sgd",)
+  audit.run(config, tmp_path)
+  results = reporting.read_results(tmp_path / "results.json")
+  key = "exceedance/dp_sgd_gradients"
+  assert 7.9 < results[f"{key}/epsilon"] <= 8
+  assert results[f"{key}/repetitions"] == 8
+  figure = (tmp_path / "figures/exceedance.png").read_bytes()
+  assert figure.startswith(b"\x89PNG")
+
+
 def test_configs_are_those_of_the_binary():
-  for module in (default, snips):
+  for module in (default, snips, exceedance):
     audit.check(module.get_config())
-  arms = membership_inference.make_arms(tiny_config(), 2000)
-  assert [a.name for a in arms] == ["edp_sgd"]
 
 
 def test_a_rule_that_learns_has_no_release_to_audit():

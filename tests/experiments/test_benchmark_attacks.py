@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs.benchmark_attacks import default
-from experiments import _attack_races, benchmark_attacks
+from experiments import _attack_peers, _attack_races, benchmark_attacks
 from trustjax import attacks, reporting
 
 
@@ -45,12 +45,18 @@ def test_the_record_has_every_race(tmp_path):
     "scoring/lira_online_all_targets",
     "scoring/rmia_one_target",
     "scoring/lira_record_by_record",
+    "scoring/rmia_pair_by_pair",
     "extraction/together",
     "extraction/separate",
     "extraction/separate_compiled",
     "extraction/exhaustive",
   ):
     assert results[f"{key}/seconds"] > 0
+  for name in _attack_peers.NAMES:
+    if _attack_peers.missing(name):
+      assert "needs" in results[f"peers/{name}/peer/seconds_reason"]
+    else:
+      assert results[f"peers/{name}/ours/ratio"] > 0
   assert results["shadow/ensemble/compilations"] == 1
   assert results["shadow/ensemble/ratio"] > 0
   assert "at most 1.2" in results["shadow/ensemble/bar"]
@@ -70,12 +76,60 @@ def test_the_raced_transcription_is_lira():
   )
 
 
+def test_one_race_by_itself_leaves_a_record(tmp_path):
+  config = tiny_config()
+  config.races = ("scoring",)
+  benchmark_attacks.run(config, tmp_path)
+  results = reporting.read_results(tmp_path / "results.json")
+  assert "under 2 s: met" in results["scoring/rmia_one_target/bar"]
+  assert results["scoring/rmia_pair_by_pair/seconds"] > 0
+  assert not [key for key in results if key.startswith("shadow")]
+
+
+def test_the_raced_pairs_are_rmia():
+  rng = np.random.default_rng(1)
+  member = rng.random((30, 20)) < 0.5
+  log_p = -np.logaddexp(0, -rng.normal(size=(30, 20)) - member)
+  population = -np.logaddexp(0, -rng.normal(size=(30, 50)))
+  np.testing.assert_allclose(
+    _attack_races.rmia_pair_by_pair(log_p, member, population),
+    attacks.rmia_scores(log_p, member, population, target=0, online=True),
+    atol=1e-12,
+  )
+
+
+@pytest.mark.parametrize("name", _attack_peers.NAMES)
+def test_a_peer_computes_the_same(name):
+  reason = _attack_peers.missing(name)
+  if reason:
+    pytest.skip(reason)
+  config = tiny_config()
+  config.peers = (name,)
+  made, skipped = _attack_peers.make_rivals(config)
+  assert not skipped
+  assert made[name].difference() < 1e-9 + 0.05 * (name == "art_classifier")
+
+
+def test_a_missing_peer_is_skipped_by_name(monkeypatch):
+  config = tiny_config()
+  config.peers = ("art_tpr",)
+  monkeypatch.setitem(
+    _attack_peers._MODULES, "art_tpr", ("some-package", "no_such_module")
+  )
+  made, skipped = _attack_peers.make_rivals(config)
+  assert not made and "needs some-package" in skipped["art_tpr"]
+  with pytest.raises(ValueError, match="config.peers: got 'nobody'"):
+    _attack_peers.missing("nobody")
+
+
 @pytest.mark.parametrize(
   ("path", "value", "message"),
   [
     ("rounds", 1, "config.rounds: got 1; it must be at least 2"),
     ("shadow.num_models", 0, "shadow.num_models: got 0"),
     ("scoring.num_models", 2, "scoring.num_models: got 2"),
+    ("races", (), r"config.races: got \[\]; allowed are"),
+    ("peers", ("nobody",), r"config.peers: got \['nobody'\]; allowed are"),
   ],
 )
 def test_bad_counts_are_named(path, value, message, tmp_path):

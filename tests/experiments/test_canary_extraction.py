@@ -1,6 +1,7 @@
 """The canary binary: its data, its defences, its record."""
 
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,17 @@ import numpy as np
 import optax
 import pytest
 
-from configs.canary_extraction import default, snips_grid, snips_pin
+from configs.canary_extraction import (
+  clinc150,
+  default,
+  nlu_evaluation,
+  snips_grid,
+  snips_pin,
+)
 from experiments import (
   _canary_attack,
   _canary_data,
+  _canary_record,
   _early_stopping,
   canary_extraction,
 )
@@ -150,7 +158,7 @@ def test_the_attackers_loss_at_the_code_is_the_models_own(name, fields):
   )
   cell = _canary_data.Cell(pattern=attacks.PIN, length=3, copies=1)
   codes = np.array([[3, 1, 4]])
-  params = model.init(jax.random.key(0))
+  params = jax.jit(model.init)(jax.random.key(0))
   trials = _canary_attack.make_trials(made, cell, params, codes)
   # Nothing that the attacker holds tells the code.
   blind = _canary_attack.make_trials(made, cell, params, np.zeros((1, 3), int))
@@ -163,11 +171,11 @@ def test_the_attackers_loss_at_the_code_is_the_models_own(name, fields):
       k: jnp.asarray(v[0]) for k, v in trials["candidates"].items()
     },
   }
-  loss = _canary_attack.token_loss(model, 4, 3, "both")(
+  loss = jax.jit(_canary_attack.token_loss(model, 4, 3, "both"))(
     jnp.asarray(codes[0]), trial
   )
   own = {k: v[0] for k, v in made.canaries(attacks.PIN, codes).items()}
-  logits = model.apply(params, own)
+  logits = jax.jit(model.apply)(params, own)
   stats = attacks.record_statistics(
     np.asarray(logits.intent)[None],
     np.asarray(logits.slots)[None],
@@ -176,6 +184,78 @@ def test_the_attackers_loss_at_the_code_is_the_models_own(name, fields):
     own["mask"][None],
   )
   np.testing.assert_allclose(loss, stats.loss[0], rtol=1e-5)
+
+
+def test_a_trials_start_does_not_depend_on_the_blocks(monkeypatch):
+  """A save interval must not change what is found."""
+  cell = _canary_data.Cell(pattern=attacks.PIN, length=2, copies=1)
+  drawn = []
+
+  def extract(loss, length, num, keys, **kwargs):
+    drawn.append(jax.random.key_data(keys))
+    tokens = jnp.zeros((len(keys), length), jnp.int32)
+    return types.SimpleNamespace(tokens=tokens, loss=tokens[:, 0])
+
+  monkeypatch.setattr(_canary_attack.attacks, "extract_canaries", extract)
+  searches = {"softmax": attacks.RelaxedSearch()}
+  for first, size in ((0, 3), (0, 2), (2, 1)):
+    _canary_attack.attack(
+      models.make_model(
+        "mean_pool", vocab_size=9, num_intents=2, num_slots=2, max_length=6
+      ),
+      {},
+      cell,
+      np.zeros((size, 2), int),
+      searches=searches,
+      part="both",
+      max_completions=1,
+      chunk_size=None,
+      seed=3,
+      first=first,
+    )
+  whole, start, rest = drawn
+  np.testing.assert_array_equal(whole, np.concatenate([start, rest]))
+  assert len(np.unique(np.asarray(whole), axis=0)) == 3
+
+
+def test_defences_are_compared_trial_by_trial():
+  """Eight codes that only the undefended models give away: p = 2 / 2^8."""
+  config = tiny_config(arms=("none", "dropout", "all"))
+  cell = _canary_data.Cell(pattern=attacks.PIN, length=2, copies=20)
+  found = np.arange(10) < 8
+  bits = np.linspace(4.0, 6.0, 10)
+  trials = {
+    "none": _canary_record.Trials(success=found, bits=bits),
+    "dropout": _canary_record.Trials(success=found[::-1], bits=bits),
+    "all": _canary_record.Trials(
+      success=np.zeros(10, bool), bits=bits - np.arange(1.0, 11)
+    ),
+  }
+  results = reporting.Results()
+  _canary_record.compare(
+    results, config, [cell], {k: {cell.name: v} for k, v in trials.items()}
+  )
+  key = f"all/{cell.name}"
+  assert results[f"{key}/p_accuracy"] == pytest.approx(2 / 2**8)
+  assert results[f"{key}/p_accuracy_holm"] == pytest.approx(2 * 2 / 2**8)
+  # All ten signed ranks on one side.
+  assert results[f"{key}/p_exposure"] == pytest.approx(2 / 2**10)
+  # Two pairs for either side; and no difference at all.
+  assert results[f"dropout/{cell.name}/p_accuracy"] == 1
+  assert results[f"dropout/{cell.name}/p_exposure_holm"] == 1
+  for arm, accuracy in (("none", 0.8), ("dropout", 0.8), ("all", 0.0)):
+    results.set(f"{arm}/{cell.name}/accuracy", accuracy)
+    results.set(f"{arm}/{cell.name}/exposure_mean", 5.0 - 5 * (arm == "all"))
+  accuracy, exposure = _canary_record._comparison_notes(results, config, [cell])
+  assert "pin_n2_r20: all below (p 0.016)" in accuracy
+  assert "dropout" not in accuracy and "all below" in exposure
+
+
+def test_nothing_is_compared_without_an_undefended_arm(finished):
+  results = reporting.Results()
+  _canary_record.compare(results, tiny_config(arms=("all",)), [], {})
+  assert not dict(results)
+  assert not [key for key in finished[1] if "/p_" in key]
 
 
 @pytest.mark.slow
@@ -266,7 +346,7 @@ def test_bad_fields_are_named(changes, message, tmp_path):
 
 
 def test_configs_are_those_of_the_binary():
-  for module in (default, snips_pin, snips_grid):
+  for module in (default, snips_pin, snips_grid, nlu_evaluation, clinc150):
     config = module.get_config()
     canary_extraction.check(config)
     json.dumps(config.to_dict())

@@ -5,9 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from configs.membership_inference import default, snips, snips_other_arms
+from configs.membership_inference import (
+  clinc150,
+  default,
+  nlu_evaluation,
+  snips,
+  snips_other_arms,
+)
 from experiments import (
   _membership_attacks,
+  _membership_groups,
   _membership_record,
   _shadow_training,
   membership_inference,
@@ -83,6 +90,47 @@ def test_an_overfitted_model_is_attacked_and_the_claims_are_recorded(finished):
   )
   assert "claim/lira_above_loss_threshold_tpr_at_fpr_0.01" in results
   assert results["claim/edp_sgd_below_its_ceiling_tpr_at_fpr_0.01"] == "HOLDS"
+
+
+def test_groups_of_records_are_judged_by_themselves(finished):
+  folder, results = finished
+  key = "non_private/lira_online"
+  assert results["non_private/singletons/records"] > 20
+  assert results[f"{key}/singletons/auc_low"] > 0.5
+  assert results[f"{key}/single_copies/auc"] is not None
+  assert (
+    "of records without copies"
+    in (results["claim/edp_sgd_below_its_ceiling_tpr_at_fpr_0.01/source"])
+  )
+  table = (folder / "table.md").read_text()
+  assert "LiRA online: singletons (" in table
+  assert "8 models: with so few shadows" in table
+
+
+def test_groups_known_answer():
+  """Two intents, one of them of a single record; a copy; a word for one."""
+  tokens = np.array([[1, 2, 0], [1, 2, 0], [3, 3, 0], [1, 4, 2], [4, 0, 0]])
+  pool = _shadow_training.Pool(
+    examples={
+      "tokens": tokens,
+      "mask": tokens > 0,
+      "intent": np.array([5, 5, 5, 5, 6]),
+    },
+    text=np.array([0, 0, 1, 2, 3]),
+    member=np.zeros((8, 5), bool),
+    population={},
+  )
+  found = _membership_groups.make_groups(pool)
+  assert set(found) == set(_membership_groups.NAMES)
+  np.testing.assert_array_equal(found["rare_intents"], np.arange(5) == 4)
+  np.testing.assert_array_equal(found["singletons"], np.arange(5) == 2)
+  np.testing.assert_array_equal(found["single_copies"], np.arange(5) > 1)
+  few = np.arange(30)[None] % 2 == 0
+  assert "3 usable records are rare intents" in _membership_groups.too_small(
+    "rare_intents", few[:, :3]
+  )
+  assert not _membership_groups.too_small("singletons", few)
+  assert "only members" in _membership_groups.too_small("x", few | True)
 
 
 def test_memberships_and_figures_are_written(finished):
@@ -174,6 +222,11 @@ def test_a_shadow_classifier_and_offline_rmia_find_members(finished):
   folder, _ = finished
   with np.load(folder / "arms/non_private/statistics.npz") as file:
     found = dict(file)
+  shape = found["member"].shape
+  usable = _shadow_training.enough_shadows(found["member"])
+  found = {
+    k: v[:, usable] if v.shape[:2] == shape else v for k, v in found.items()
+  }
   member = found["member"]
   for name in ("shadow_classifier", "rmia_offline"):
     scores = _membership_attacks.scores(name, found, 0)
@@ -188,6 +241,8 @@ def test_a_shadow_classifier_and_offline_rmia_find_members(finished):
     ("attack.num_models", 4, "num_models: got 4; at least 8"),
     ("attack.pool_size", 10**6, "pool_size: got 1000000; it must lie"),
     ("attack.num_resamples", 0, "num_resamples: got 0"),
+    ("attack.groups", ("poets",), r"attack.groups: got \['poets'\]"),
+    ("attack.group_attacks", ("x",), r"group_attacks: got \['x'\]"),
     ("arms", ("dp_sgd_loop",), "'dp_sgd_loop', which is not trained"),
     ("arms", ("dp",), r"config.arms: got \['dp'\]; allowed are"),
   ],
@@ -226,14 +281,16 @@ def test_bad_statistics_are_named(arrays, message, tmp_path):
 
 
 def test_configs_are_those_of_the_binary():
-  for module in (default, snips, snips_other_arms):
+  modules = (default, snips, snips_other_arms, nlu_evaluation, clinc150)
+  for module in modules:
     config = module.get_config()
     membership_inference.check(config)
     json.dumps(config.to_dict())
-  arms = membership_inference.make_arms(snips_other_arms.get_config(), 1000)
-  assert [arm.name for arm in arms] == [
-    "edp_sgd",
-    "edp_sgd_equal_epsilon",
-    "clip_only",
-  ]
-  assert arms[-1].plan.mechanism.noise_multiplier == 0
+
+
+def test_clipping_alone_is_dp_sgd_without_noise():
+  config = tiny_config()
+  config.arms = ("clip_only",)
+  (arm,) = membership_inference.make_arms(config, 80)
+  assert arm.name == "clip_only"
+  assert arm.plan.mechanism.noise_multiplier == 0

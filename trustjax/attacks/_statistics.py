@@ -84,7 +84,8 @@ def record_statistics(
 
   Args:
     intent_logits: Unnormalised log-probabilities of the intents.
-    slot_logits: The same of the tags at each position.
+    slot_logits: The same of the tags at each position. Data without slots has
+      a single tag, which is certain: the joint statistic is the intent's.
     intent: True intents.
     slots: True tags; -1 leaves a position out.
     mask: Positions that hold a token.
@@ -242,7 +243,7 @@ def _check_labels(intent_logits, slot_logits, intent, slots, mask):
     ("slot_logits", slot_logits, (*models, records, time)),
   ):
     _validate.check_shape(field, logits, (*shape, logits.shape[-1]))
-    if logits.shape[-1] < 2:
-      raise ValueError(f"{field}: got 1 label; a logit needs at least 2")
+  if intent_logits.shape[-1] < 2:
+    raise ValueError("intent_logits: got 1 label; a logit needs at least 2")
   _validate.check_in_range("intent", intent, 0, intent_logits.shape[-1])
   _validate.check_in_range("slots", slots, -1, slot_logits.shape[-1], mask)
