@@ -24,6 +24,10 @@ _COLUMNS = (
   reporting.Column("examples_to_target", "examples to target", format=",.0f"),
   reporting.Column("bytes_to_target", "uploaded MB to target", format=",.1f"),
   reporting.Column("examples", "examples in all", format=",.0f"),
+  reporting.Column("decile_0", "least active tenth", format=".3f"),
+  reporting.Column("decile_9", "most active tenth", format=".3f"),
+  reporting.Column("backward_transfer", "backward transfer", format="+.3f"),
+  reporting.Column("forgetting", "forgetting", format=".3f"),
 )
 
 
@@ -66,6 +70,8 @@ def make_results(
     for axis in ("rounds", "examples", "bytes_up"):
       key = f"{name}/{axis.removesuffix('_up')}_to_target"
       _set_to_target(results, key, seeds, targets, axis)
+    _set_deciles(results, name, seeds)
+    _set_periods(results, name, seeds)
   for claim in _CLAIMS:
     for suffix in ("", f"_{_device_study.EQUAL}"):
       results.add_claim(_claim(config, scores, claim, suffix))
@@ -97,6 +103,52 @@ def _set_to_target(results, key, seeds, targets, axis):
       " accuracy of the baseline"
     ),
   )
+
+
+def _set_deciles(results, name, seeds):
+  """Final accuracy on the mixture of each tenth of the devices."""
+  for decile in range(10):
+    values = [seed.get("deciles", [None] * 10)[decile] for seed in seeds]
+    _set_mean(
+      results,
+      f"{name}/decile_{decile}",
+      values,
+      "the test set has no records like those of these devices",
+    )
+
+
+def _set_periods(results, name, seeds):
+  """Accuracy by period, and what became of it later."""
+  matrices = [np.array(seed.get("periods", [[None]]), float) for seed in seeds]
+  for period in range(matrices[0].shape[0]):
+    _set_mean(
+      results,
+      f"{name}/period_{period}",
+      [matrix[period, period] for matrix in matrices],
+      "the test set has no records like those of this period",
+    )
+  fields = ("final_earlier", "backward", "forgetting")
+  keys = ("earlier_periods", "backward_transfer", "forgetting")
+  if matrices[0].shape[0] < 2:
+    for key in keys:
+      results.set(f"{name}/{key}", None, reason="there is one period only")
+    return
+  found = [federated.transfer(matrix) for matrix in matrices]
+  for field, key in zip(fields, keys):
+    _set_mean(
+      results,
+      f"{name}/{key}",
+      [getattr(transfer, field) for transfer in found],
+      "the test set has no records like those of a period",
+    )
+
+
+def _set_mean(results, key, values, reason):
+  numbers = np.array(values, float)
+  if np.all(np.isfinite(numbers)):
+    results.measure(key, reporting.mean_interval(numbers))
+  else:
+    results.set(key, None, reason=reason)
 
 
 def _claim(config, scores, name, suffix):
@@ -156,7 +208,11 @@ def make_table(
   notes = [
     "Target: the final accuracy of the baseline in the same seed."
     " Equal-examples arms stop, in each period, at the examples that the"
-    " baseline used in it."
+    " baseline used in it.",
+    "Tenths of the devices and periods: the accuracy of each intent on the test"
+    " set, weighted by their mixture of intents. Backward transfer: the"
+    " accuracy on all periods but the last at the end, minus that right after"
+    " each; forgetting: the best since then, minus that at the end.",
   ]
   for claim in _CLAIMS:
     for suffix in ("", f"_{_device_study.EQUAL}"):
@@ -207,7 +263,26 @@ def make_figures(scores: Scores) -> dict[str, Any]:
     figures[f"accuracy_against_{axis}"] = reporting.plot_learning_curves(
       panels, x_label=label, title="Device selection by activity"
     )
-  return figures
+  return figures | _decile_figure(scores)
+
+
+def _decile_figure(scores):
+  """Who pays: final accuracy on the mixture of each tenth of the devices."""
+  panels: dict[str, dict[str, reporting.Curve]] = {}
+  for name, seeds in scores.items():
+    setting, _, strategy = name.partition("/")
+    rows = [seed.get("deciles", [None]) for seed in seeds]
+    if setting == "central" or any(None in row for row in rows):
+      continue
+    curves = [reporting.Curve(np.arange(10), row) for row in rows]
+    panel = panels.setdefault(f"Test accuracy, {setting}", {})
+    panel[strategy] = reporting.mean_curve(curves)
+  if not panels:
+    return {}
+  figure = reporting.plot_learning_curves(
+    panels, x_label="tenth by activity", title="Device selection by activity"
+  )
+  return {"accuracy_by_decile": figure}
 
 
 def _on_one_grid(seeds, axis, divisor):

@@ -97,6 +97,41 @@ class World:
     self.rounds_per_period = config.num_rounds // periods
     self._static = self.stream.static()
     self._buffers: dict[int, federated.ClientStore] = {}
+    self._mixtures = self._make_mixtures()
+
+  def _make_mixtures(self):
+    """Mixture of classes in each period's arrivals, and in each decile."""
+    if self.task.by_class is None:
+      return {}
+    deciles = federated.activity_deciles(self._static.activity)
+    groups = {
+      "period": (self.stream.periods, self.config.stream.num_periods),
+      "decile": (deciles[self.stream.owners], 10),
+    }
+    return {
+      name: federated.class_shares(
+        self.task.classes,
+        of,
+        num_classes=self.task.num_classes,
+        num_groups=count,
+      )
+      for name, (of, count) in groups.items()
+    }
+
+  def scores(self, params) -> dict[str, float]:
+    """Test scores, also on the mixture of each period and activity decile."""
+    found = _federated_setup.scores(self.task, params, "test")
+    if self.task.by_class is None:
+      return found
+    by_class = self.task.by_class(params)
+    for name, shares in self._mixtures.items():
+      values = federated.mixture_accuracy(by_class, shares)
+      found |= {
+        f"test/{name}_{number}": float(value)
+        for number, value in enumerate(values)
+        if np.isfinite(value)
+      }
+    return found
 
   def store(self, arm: Arm, period: int) -> federated.ClientStore:
     """What the devices of an arm hold in a period."""
@@ -171,7 +206,9 @@ def run_arm(
     folder: The arm's own folder.
 
   Returns:
-    accuracy (final), and the curve: rounds, examples, bytes, accuracies.
+    accuracy (final), and the curve: rounds, examples, bytes, accuracies; for
+    tagging also periods (row t: after period t, on the mixture of each period)
+    and deciles (at the end, on the mixture of each), None without records.
 
   Raises:
     _console.Stopped: Ctrl-C, with everything saved.
@@ -220,9 +257,7 @@ def run_arm(
         options,
         seed=world.seed,
         writer=writer,
-        evaluate=lambda params, period: _federated_setup.scores(
-          world.task, params, "test"
-        ),
+        evaluate=lambda params, period: world.scores(params),
         checkpointer=checkpoints,
       )
   finally:
@@ -232,7 +267,7 @@ def run_arm(
       f"stopped after round {int(result.state.round)} of {arm.name}, seed"
       f" {world.seed}; all is saved in {folder}"
     )
-  scores = _curve(folder, world.task.headline)
+  scores = _curve(folder, world.task.headline) | _by_mixture(folder, world)
   reporting.write_atomically(
     finished,
     json.dumps({"identity": identity, "scores": scores}, indent=2) + "\n",
@@ -254,6 +289,7 @@ def _identity(world, arm):
   for name in ("data", "num_seeds", "save_every_seconds", "central"):
     config.pop(name)
   return {
+    "scores": ["curve", "periods", "deciles"],
     "arm": arm.name,
     "seed": world.seed,
     "config": config,
@@ -273,4 +309,27 @@ def _curve(folder, headline):
     "examples": metrics.series("train/total_examples")[1][places].tolist(),
     "bytes_up": metrics.series("train/total_bytes_up")[1][places].tolist(),
     "accuracies": [float(value) for value in accuracy],
+  }
+
+
+def _by_mixture(folder, world):
+  """Accuracy after each period by period, and at the end by decile."""
+  if world.task.by_class is None:
+    return {}
+  metrics = reporting.read_metrics(folder / "metrics.jsonl")
+  periods, each = world.config.stream.num_periods, world.rounds_per_period
+
+  def at(name, round):
+    try:
+      rounds, values = metrics.series(name)
+    except KeyError:
+      return None  # Nothing of it in the test set.
+    return float(values[np.flatnonzero(np.asarray(rounds) == round)[0]])
+
+  return {
+    "periods": [
+      [at(f"test/period_{s}", (t + 1) * each) for s in range(periods)]
+      for t in range(periods)
+    ],
+    "deciles": [at(f"test/decile_{d}", periods * each) for d in range(10)],
   }

@@ -6,6 +6,7 @@ returns when all is done.
 """
 
 import dataclasses
+import functools
 import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,11 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import _federated_torch
+from experiments import _federated_flower, _federated_torch
 from trustjax import federated, models
 
 _KEY = 0
-_NEEDS = {"torch_loop": ("torch",), "pfl": ("torch", "pfl")}
+_NEEDS = {
+  "torch_loop": ("torch",),
+  "pfl": ("torch", "pfl"),
+  "flower": ("torch", "flwr", "ray"),
+}
 PEERS = tuple(_NEEDS)
 _SCORED = 64  # Records of the loss that all methods must agree on.
 
@@ -62,13 +67,13 @@ class Method:
     run: Round number -> None.
     loss: Loss on the scored records after the rounds so far; None for the
       floor, which trains nothing.
-    is_slow: Whether it runs fewer rounds.
+    close: Ends what it started.
   """
 
   name: str
   run: Callable[[int], None]
   loss: Callable[[], float] | None
-  is_slow: bool = False
+  close: Callable[[], None] = lambda: None
 
 
 def make_setting(
@@ -144,10 +149,16 @@ def make_setting(
   )
 
 
+@functools.cache
+def _root_key():
+  """Key of the run, made once, as a training loop does."""
+  return jax.random.key(_KEY)
+
+
 def draw(setting: Setting, round: int) -> federated.Cohort:
   """The cohort of a round with its data, the same for every method."""
   cohort = federated.select_clients(
-    jax.random.key(_KEY),
+    _root_key(),
     round,
     setting.store.activity,
     size=setting.num_clients,
@@ -171,7 +182,7 @@ def our_method(setting: Setting, name: str, **execution) -> Method:
   algorithm = federated.fedavg(
     setting.loss_fn, optax.sgd(setting.learning_rate)
   )
-  key = jax.random.key(_KEY)
+  key = _root_key()
   holder = [algorithm.init(setting.params)]
 
   def run(round):
@@ -240,7 +251,7 @@ def make_peers(
   Raises:
     ValueError: Unknown peer.
   """
-  makers = {"torch_loop": _torch_loop, "pfl": _pfl}
+  makers = {"torch_loop": _torch_loop, "pfl": _pfl, "flower": _flower}
   methods, skipped = [], {}
   for name in names:
     if name not in _NEEDS:
@@ -401,3 +412,14 @@ def _pfl(setting) -> Method:
     algorithm.process_aggregated_statistics(context, metrics, model, statistics)
 
   return Method(name="pfl", run=run, loss=_scored_loss(setting, twin))
+
+
+def _flower(setting) -> Method:
+  """FedAvg as Flower simulates it: its strategy, grid and Ray actors."""
+  simulation = _federated_flower.start(setting)
+  return Method(
+    name="flower",
+    run=simulation.run,
+    loss=_scored_loss(setting, simulation.twin),
+    close=simulation.close,
+  )

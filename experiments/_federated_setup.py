@@ -31,6 +31,9 @@ class Task:
     loss_fn: Loss of one record.
     init: Key to first parameters.
     evaluate: (parameters, split) to named scores.
+    by_class: Parameters to the test accuracy of each class, nan where the test
+      set has none; None where records have no class of their own.
+    num_classes: Classes.
     headline: Name of the score that studies compare.
     describe: The task as JSON-able data, for records and checkpoints.
   """
@@ -43,6 +46,8 @@ class Task:
   loss_fn: Callable
   init: Callable[[jax.Array], Any]
   evaluate: Callable[[Any, str], dict[str, float]]
+  by_class: Callable[[Any], np.ndarray] | None
+  num_classes: int
   headline: str
   describe: dict[str, Any]
 
@@ -101,6 +106,15 @@ def make_task(config: _config_flags.Config) -> Task:
       if name != "num_records"
     }
 
+  def by_class(params):
+    test = prepared.split("test")
+    found, _ = models.predict(model, params, test)
+    known = test["intent"] >= 0  # Training never saw the others.
+    truth, right = test["intent"][known], (found == test["intent"])[known]
+    counts = np.bincount(truth, minlength=len(prepared.intents))
+    hits = np.bincount(truth[right], minlength=len(prepared.intents))
+    return np.where(counts > 0, hits / np.maximum(counts, 1), np.nan)
+
   return Task(
     name=prepared.name,
     train=prepared.train,
@@ -110,6 +124,8 @@ def make_task(config: _config_flags.Config) -> Task:
     loss_fn=models.losses.joint_loss(model),
     init=model.init,
     evaluate=evaluate,
+    by_class=by_class,
+    num_classes=len(prepared.intents),
     headline="intent_accuracy",
     describe={
       "data": prepared.fingerprint(),
@@ -172,6 +188,8 @@ def _character_task(config) -> Task:
     loss_fn=loss_fn,
     init=model.init,
     evaluate=evaluate,
+    by_class=None,
+    num_classes=0,
     headline="character_accuracy",
     describe={
       "data": corpus.fingerprint(),

@@ -7,8 +7,8 @@ r"""Races rounds of federated averaging: backends, the floor, and peers.
 Every method runs whole rounds of the same task (select, fetch, train each
 client for an epoch, average), interleaved in one run, on the same data and from
 the same parameters. The floor is one loop of as many local steps, without any
-clients. A plain PyTorch loop and `pfl` are raced where they are installed, and
-the losses that they end at stand beside ours.
+clients. A plain PyTorch loop, `pfl` and Flower's simulation are raced where
+they are installed, and the losses that they end at stand beside ours.
 """
 
 import datetime
@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 
 from experiments import (
   _benchmark_record,
@@ -81,6 +82,9 @@ def race(
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
   """Times all methods, interleaved; the first round is apart.
 
+  Their order is drawn anew for every round: who comes after a method finds the
+  caches and the threads that it left behind.
+
   Args:
     methods: What is raced.
     rounds: Timed rounds of each.
@@ -91,9 +95,10 @@ def race(
   """
   seconds: dict[str, list[float]] = {method.name: [] for method in methods}
   first = {}
+  rng = np.random.default_rng(0)
   with training.progress_bar(title, rounds + 1) as update:
     for r in range(rounds + 1):
-      for method in methods:
+      for method in (methods[i] for i in rng.permutation(len(methods))):
         began = time.perf_counter()
         method.run(r)
         elapsed = time.perf_counter() - began
@@ -215,8 +220,12 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
     for name, why in skipped.items():
       key = f"{prefix}{name}/seconds_per_round"
       results.set(key, None, reason=why)
-    seconds, first = race(methods, rounds=config.rounds, title=setting.key)
-    record(results, prefix, methods, seconds, first)
+    try:
+      seconds, first = race(methods, rounds=config.rounds, title=setting.key)
+      record(results, prefix, methods, seconds, first)
+    finally:
+      for method in methods:
+        method.close()
     raced[prefix] = [method.name for method in methods]
     if not prefix:
       results.set("setting", setting.key)

@@ -8,8 +8,10 @@ r"""Compares device selection by activity, on static and on continual data.
 Devices of heavy-tailed activity hold the utterances. In the static setting all
 data is there from the start; in the continual one it arrives in periods and is
 deleted again. Selecting active devices buys more local steps a round, so every
-comparison is made at equal rounds and again at equal examples. Ctrl-C saves;
-the same command goes on from there.
+comparison is made at equal rounds and again at equal examples. Beside the final
+accuracy stand that on the mixture of each period and of each tenth of the
+devices by activity, backward transfer and forgetting. Ctrl-C saves; the same
+command goes on from there.
 """
 
 import json

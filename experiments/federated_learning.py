@@ -98,6 +98,39 @@ def make_options(
   )
 
 
+def make_algorithm(
+  config: _config_flags.Config, task: _federated_setup.Task, num_clients: int
+) -> federated.FederatedAlgorithm:
+  """The algorithm of a run, with the memory of its uploads.
+
+  Args:
+    config: The run.
+    task: Its loss.
+    num_clients: Registered devices.
+
+  Returns:
+    The algorithm.
+
+  Raises:
+    ValueError: Error feedback without anything that is cut off.
+  """
+  algorithm = _federated_setup.make_algorithm(
+    task.loss_fn, config.algorithm, num_clients
+  )
+  if not config.upload.error_feedback:
+    return algorithm
+  if config.upload.top_k is None:
+    raise ValueError(
+      "upload.error_feedback: got True without upload.top_k; nothing is cut"
+      " off that devices could keep"
+    )
+  return federated.with_error_feedback(
+    algorithm,
+    federated.TopK(share=config.upload.top_k),
+    num_clients=num_clients,
+  )
+
+
 def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   """Trains, and writes record, table and figures.
 
@@ -124,9 +157,7 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   if plan is not None:
     print(plan.statement(), flush=True)
   options = make_options(config, config.algorithm.name)
-  algorithm = _federated_setup.make_algorithm(
-    task.loss_fn, config.algorithm, partition.num_clients
-  )
+  algorithm = make_algorithm(config, task, partition.num_clients)
   as_json = json.loads(json.dumps(config.to_dict()))
   identity = {
     "config": {

@@ -26,6 +26,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.backends = ("scan", "vmap")
   config.placements = ()  # "pmap", "shard_map": over all visible devices
   config.chunk_size = config_dict.placeholder(int)  # Of vmap.
-  config.peers = ("torch_loop", "pfl")
+  config.peers = ("torch_loop", "pfl")  # And "flower", which starts Ray.
   config.rounds = 15
   return config

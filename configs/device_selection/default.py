@@ -21,7 +21,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.data = federated_learning.data_fields()
   config.data.num_train = 3000
   config.model = federated_learning.model_fields()
-  config.model.dim = 32
   config.population = federated_learning.population_fields()
   config.population.num_devices = 300
   config.stream = federated_learning.stream_fields()

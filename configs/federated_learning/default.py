@@ -28,7 +28,7 @@ def model_fields():
     {
       # "logistic", "bilstm", "transformer"; "char_lstm" for "shakespeare"
       "name": "mean_pool",
-      "dim": config_dict.placeholder(int),
+      "dim": config_dict.placeholder(int),  # Not logistic.
       "window": config_dict.placeholder(int),  # mean_pool
       "embedding_scale": config_dict.placeholder(float),  # mean_pool
       "hidden_dim": config_dict.placeholder(int),  # bilstm, char_lstm
@@ -103,7 +103,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
   config.data = data_fields()
   config.model = model_fields()
-  config.model.dim = 32
   config.population = population_fields()
   config.stream = stream_fields()
   config.algorithm = algorithm_fields()
@@ -125,6 +124,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.upload = config_dict.ConfigDict(
     {
       "top_k": config_dict.placeholder(float),  # Share of the entries sent.
+      "error_feedback": False,  # Devices keep what top-k cuts off.
       "quantize_bits": config_dict.placeholder(int),
     }
   )

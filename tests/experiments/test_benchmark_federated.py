@@ -103,6 +103,24 @@ def test_pfl_learns_what_we_learn():
   np.testing.assert_allclose(ours.loss(), peers[0].loss(), rtol=1e-5)
 
 
+@pytest.mark.slow
+def test_flower_learns_what_we_learn():
+  for name in ("torch", "flwr", "ray"):
+    pytest.importorskip(name, reason="peers are not installed")
+  everybody = _federated_methods.make_setting(
+    "logistic", 6, **(SIZES | {"batch_size": 5})
+  )
+  ours = _federated_methods.our_method(everybody, "scan", backend="scan")
+  peers, _ = _federated_methods.make_peers(everybody, ("flower",))
+  try:
+    for r in range(2):
+      ours.run(r)
+      peers[0].run(r)
+    np.testing.assert_allclose(ours.loss(), peers[0].loss(), rtol=1e-5)
+  finally:
+    peers[0].close()
+
+
 def test_a_peer_that_is_not_installed_is_named(monkeypatch):
   monkeypatch.setitem(_federated_methods._NEEDS, "pfl", ("no_such_package",))
   found, skipped = _federated_methods.make_peers(setting("logistic"), ("pfl",))

@@ -100,6 +100,46 @@ def test_numbers_are_those_of_the_seeds(finished):
   )
 
 
+def test_periods_and_deciles_are_scored(finished):
+  folder, results = finished
+  for arm in ARMS:
+    seeds = [scores_of(folder, arm, s) for s in range(2)]
+    matrices = np.array([seed["periods"] for seed in seeds])
+    np.testing.assert_allclose(
+      [results[f"{arm}/period_{t}"] for t in range(2)],
+      np.diagonal(matrices.mean(axis=0)),
+    )
+    change = matrices[:, 1, 0] - matrices[:, 0, 0]
+    np.testing.assert_allclose(
+      results[f"{arm}/backward_transfer"], change.mean(), atol=1e-12
+    )
+    np.testing.assert_allclose(
+      results[f"{arm}/forgetting"], np.maximum(-change, 0).mean(), atol=1e-12
+    )
+    np.testing.assert_allclose(
+      [results[f"{arm}/decile_{d}"] for d in range(10)],
+      np.mean([seed["deciles"] for seed in seeds], axis=0),
+    )
+  assert (folder / "figures" / "accuracy_by_decile.png").exists()
+  assert "backward transfer" in (folder / "table.md").read_text()
+
+
+def test_class_accuracies_add_up_to_the_accuracy():
+  config = small_config()
+  task = _federated_setup.make_task(config)
+  assert task.by_class is not None
+  params = _federated_setup.first_params(task, 0)
+  by_class = task.by_class(params)
+  world = _device_study.World(task, config, 0)
+  scores = world.scores(params)
+  # Everybody's mixture lies between the extremes of the classes.
+  for d in range(10):
+    value = scores[f"test/decile_{d}"]
+    assert np.nanmin(by_class) <= value <= np.nanmax(by_class)
+  hits = np.nan_to_num(by_class)
+  assert (hits.max() > 0) == (scores["test/intent_accuracy"] > 0)
+
+
 def test_equal_examples_arms_keep_to_the_budget(finished):
   folder, _ = finished
   for setting in ("static", "continual"):

@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import jax
 import pytest
 
+from configs.device_selection import default as device_selection
 from configs.federated_learning import default
 from experiments import _federated_setup
 from experiments import federated_learning as binary
@@ -95,11 +97,32 @@ def test_a_simulated_deployment_claims_no_epsilon(tmp_path):
     ("population.kind: got 'x'", {"population": {"kind": "x"}}),
     ("retention: got 'none'", {"stream": {"retention": "none"}}),
     ("backend: got 'fast'", {"execution": {"backend": "fast"}}),
+    ("error_feedback: got True", {"upload": {"error_feedback": True}}),
   ],
 )
 def test_impossible_fields_are_named(tmp_path, message, changes):
   with pytest.raises(ValueError, match=message):
     run(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("defaults", [default, device_selection])
+def test_another_model_is_one_flag(defaults):
+  config = defaults.get_config()
+  config.data.update({"num_train": 50, "max_length": 8})
+  config.model.name = "logistic"
+  task = _federated_setup.make_task(config)
+  assert sorted(_federated_setup.first_params(task, 0)) == ["bias", "words"]
+
+
+def test_error_feedback_gives_every_device_a_memory():
+  config = small_config(upload={"top_k": 0.1, "error_feedback": True})
+  task = _federated_setup.make_task(config)
+  algorithm = binary.make_algorithm(config, task, 12)
+  state = algorithm.init(_federated_setup.first_params(task, 0))
+  for leaf, kept in zip(
+    jax.tree.leaves(state.params), jax.tree.leaves(state.memory), strict=True
+  ):
+    assert kept.shape == (12, *leaf.shape)
 
 
 def test_every_kind_of_population_holds_all_records():

@@ -125,6 +125,22 @@ def test_a_fixed_point_sum_is_as_exact_as_its_step():
   assert np.abs(np.mean(error)) < 4 * np.sqrt(10 / 50) * random.step / 2
 
 
+def test_24_bits_are_rounded_at_random_and_summed_exactly():
+  """A float32 near 2^24 has no fraction left, and its sums lose their end."""
+  secure = federated.SecureSum(limit=1.0, bits=24)
+  assert secure.largest_cohort() == 256
+  small = np.full((1, 4000), 0.3 * secure.step)
+  mean = secure_sum_of(secure, small).mean() / secure.step
+  # A coin of a whole step: 5 standard errors.
+  assert abs(mean - 0.3) < 5 * 0.5 / 4000**0.5
+  # The largest sum of the largest cohort, less a few levels.
+  for missing in (0, 1, 2, 12345):
+    total = 256 * (2**24 - 1) - missing
+    got = secure.decode(jnp.uint32(total), jnp.int32(256))
+    exact = secure.step * (total - 256 * (2**24 - 1) / 2)
+    np.testing.assert_allclose(float(got), exact, rtol=2**-23)
+
+
 def test_one_bit_less_wraps_around():
   values = np.full((8, 1), 0.9)
   enough = federated.SecureSum(
@@ -134,6 +150,52 @@ def test_one_bit_less_wraps_around():
   np.testing.assert_allclose(secure_sum_of(enough, values), 7.2, atol=0.05)
   short = dataclasses.replace(enough, modulus_bits=10)
   assert abs(secure_sum_of(short, values)[0] - 7.2) > 1
+
+
+def test_error_feedback_sends_later_what_was_cut_off():
+  """Two entries, one sent a round: gradients (2, 1) of a linear loss."""
+
+  def loss(params, example, key):
+    del key
+    return jnp.vdot(params["w"], example["g"]), {}
+
+  top = federated.TopK(share=0.5)
+  store = federated.ClientStore(
+    examples={"g": np.array([[2.0, 1.0]], np.float32)},
+    indices=np.array([0]),
+    offsets=np.array([0, 1]),
+  )
+  plain = federated.fedavg(loss, optax.sgd(1.0))
+  minded = federated.with_error_feedback(plain, top, num_clients=1)
+  moved = {}
+  for algorithm in (plain, minded):
+    state = algorithm.init({"w": jnp.zeros(2)})
+    moved[algorithm.name] = []
+    for r in range(3):
+      cohort = federated.select_clients(task.KEY, r, store.activity, size=1)
+      cohort = store.fetch(cohort, batch_size=1, seed=0, round=r)
+      state, _ = federated.run_round(
+        algorithm, state, cohort, task.KEY, backend="loop", compression=[top]
+      )
+      moved[algorithm.name].append(np.asarray(state.params["w"]).tolist())
+  assert moved["fedavg"] == [[-2, 0], [-4, 0], [-6, 0]]
+  # The residual grows to (0, 1), (0, 2) and 3 > 2: then the second is sent.
+  assert moved["fedavg_error_feedback"] == [[-2, 0], [-4, 0], [-4, -3]]
+  np.testing.assert_array_equal(state.memory["w"], [[2, 0]])
+  # What is cut off is never lost.
+  total = np.asarray(state.params["w"]) - np.asarray(state.memory["w"][0])
+  np.testing.assert_array_equal(total, [-6, -3])
+
+
+def test_error_feedback_needs_clients_without_a_memory():
+  scaffold = federated.scaffold(
+    task.loss_fn, num_clients=7, client_learning_rate=0.1
+  )
+  minded = federated.with_error_feedback(
+    scaffold, federated.TopK(share=0.5), num_clients=7
+  )
+  with pytest.raises(ValueError, match="'scaffold', whose clients keep"):
+    minded.init(task.params())
 
 
 def test_a_secure_round_is_close_to_a_plain_one():
@@ -157,6 +219,12 @@ def test_a_secure_round_is_close_to_a_plain_one():
   [
     (lambda: federated.TopK(share=0), "share: got 0"),
     (lambda: federated.Quantize(bits=17), "bits: got 17"),
+    (
+      lambda: federated.with_error_feedback(
+        AVERAGE, federated.TopK(share=0.5), num_clients=0
+      ),
+      "num_clients: got 0",
+    ),
     (lambda: federated.SecureSum(limit=0), "limit: got 0"),
     (lambda: federated.SecureSum(limit=1, bits=25), "bits: got 25"),
     (

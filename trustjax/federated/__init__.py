@@ -21,6 +21,8 @@ A map, in the order of a round:
   TopK, Quantize, SecureSum  what happens to an update on its way
   wire_bytes                 what a client receives and sends
   ClientStream, Retention    data that arrives, drifts and is deleted
+  transfer, mixture_accuracy what is forgotten, and who pays
+  with_error_feedback        clients that keep what compression cuts off
   train_rounds               the loop: progress, metrics, exact resume
 
 How clients are executed (one after the other, side by side, over devices) is
@@ -65,12 +67,22 @@ from trustjax.federated._draws import poisson_rates as poisson_rates
 from trustjax.federated._draws import (
   successive_inclusion as successive_inclusion,
 )
+from trustjax.federated._error_feedback import (
+  with_error_feedback as with_error_feedback,
+)
+from trustjax.federated._execution import BACKENDS as BACKENDS
+from trustjax.federated._execution import Execution as Execution
+from trustjax.federated._execution import RoundMetrics as RoundMetrics
 from trustjax.federated._fedavg import fedavg as fedavg
 from trustjax.federated._fedopt import fedadam as fedadam
 from trustjax.federated._fedopt import fedavgm as fedavgm
 from trustjax.federated._fedopt import fedopt as fedopt
 from trustjax.federated._fedopt import fedyogi as fedyogi
 from trustjax.federated._fedprox import fedprox as fedprox
+from trustjax.federated._forgetting import Transfer as Transfer
+from trustjax.federated._forgetting import class_shares as class_shares
+from trustjax.federated._forgetting import mixture_accuracy as mixture_accuracy
+from trustjax.federated._forgetting import transfer as transfer
 from trustjax.federated._local import LocalState as LocalState
 from trustjax.federated._local import local_step as local_step
 from trustjax.federated._local import partial_loss as partial_loss
@@ -117,9 +129,6 @@ from trustjax.federated._partitions import (
   uniform_partition as uniform_partition,
 )
 from trustjax.federated._placement import PLACEMENTS as PLACEMENTS
-from trustjax.federated._rounds import BACKENDS as BACKENDS
-from trustjax.federated._rounds import Execution as Execution
-from trustjax.federated._rounds import RoundMetrics as RoundMetrics
 from trustjax.federated._rounds import run_private_round as run_private_round
 from trustjax.federated._rounds import run_round as run_round
 from trustjax.federated._scaffold import scaffold as scaffold

@@ -1,7 +1,8 @@
 """Compressed updates: their numeric effect, and what they weigh.
 
 A compression is applied to one client's update on the client; the server sums
-what comes out. Neither keeps an error memory, so what is cut off is lost.
+what comes out. What is cut off is lost, unless clients keep it
+(`with_error_feedback`).
 """
 
 import dataclasses
@@ -76,6 +77,10 @@ class TopK:
 
   def __call__(self, update: PyTree, key: Key[Array, ""]) -> PyTree:
     del key
+    return self.cut(update)
+
+  def cut(self, update: PyTree) -> PyTree:
+    """The update without its small entries; needs no randomness."""
     leaves, treedef = jax.tree.flatten(update)
     flat = jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
     _, kept = jax.lax.top_k(jnp.abs(flat), self.count(flat.size))

@@ -28,13 +28,18 @@ def id_bits(key: Key[Array, ""], num_clients: int) -> Array:
   Raises:
     ValueError: A key of another generator, whose words depend on the count.
   """
+  check_key(key)
+  with jax.threefry_partitionable(True):
+    return _bits(key, num_clients)
+
+
+def check_key(key: Key[Array, ""]) -> None:
+  """Raises ValueError unless words of the key are addressed by their place."""
   if jax.random.key_impl(key) != "threefry2x32":
     raise ValueError(
       f"key: got one of {jax.random.key_impl(key)}; selection needs a Threefry"
       " key (jax.random.key), whose draws are addressed by the device's id"
     )
-  with jax.threefry_partitionable(True):
-    return _bits(key, num_clients)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -6,6 +6,7 @@ References:
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -57,66 +58,63 @@ def scaffold(
   )
   # The variates' formula holds for plain SGD only.
   optimizer = optax.sgd(client_learning_rate)
-
-  def init(params):
-    return _algorithm.new_state(
-      params,
-      control=jax.tree.map(jnp.zeros_like, params),
-      memory=jax.tree.map(
-        lambda leaf: jnp.zeros((num_clients, *leaf.shape), leaf.dtype), params
-      ),
-    )
-
-  def client_init(shared, memory, key):
-    del key
-    correction = _local.difference(shared.control, memory)
-    return _local.start_local(
-      shared.params, optimizer, extra=(correction, memory)
-    )
-
-  def add_correction(gradient, carry):
-    return jax.tree.map(jnp.add, gradient, carry.extra[0])
-
-  def client_step(carry, batch, valid, key):
-    return _local.local_step(
-      carry,
-      batch,
-      valid,
-      key,
-      loss_fn=loss_fn,
-      optimizer=optimizer,
-      correct=add_correction,
-    )
-
-  def client_final(shared, carry):
-    return _finish(shared, carry, client_learning_rate)
-
-  def server_update(state, sums):
-    return dataclasses.replace(
-      state,
-      params=jax.tree.map(
-        lambda leaf, moved: leaf - server_learning_rate * moved,
-        state.params,
-        sums.update,
-      ),
-      control=jax.tree.map(
-        lambda leaf, change: leaf + change / num_clients,
-        state.control,
-        sums.side,
-      ),
-    )
-
   return _algorithm.FederatedAlgorithm(
     name="scaffold",
-    init=init,
-    client_init=client_init,
-    client_step=client_step,
-    client_final=client_final,
-    server_update=server_update,
+    init=functools.partial(_init, num_clients),
+    client_init=functools.partial(_start, optimizer),
+    client_step=functools.partial(
+      _local.local_step,
+      loss_fn=loss_fn,
+      optimizer=optimizer,
+      correct=_add_correction,
+    ),
+    client_final=functools.partial(_finish, client_learning_rate),
+    server_update=functools.partial(_move, num_clients, server_learning_rate),
   )
 
 
-def _finish(shared, carry, learning_rate):
+def _init(num_clients, params):
+  """A state whose variates are zero."""
+  return _algorithm.new_state(
+    params,
+    control=jax.tree.map(jnp.zeros_like, params),
+    memory=jax.tree.map(
+      lambda leaf: jnp.zeros((num_clients, *leaf.shape), leaf.dtype), params
+    ),
+  )
+
+
+def _start(optimizer, shared, memory, key):
+  """The carry holds c - c_k and c_k."""
+  del key
+  correction = _local.difference(shared.control, memory)
+  return _local.start_local(
+    shared.params, optimizer, extra=(correction, memory)
+  )
+
+
+def _add_correction(gradient, carry):
+  return jax.tree.map(jnp.add, gradient, carry.extra[0])
+
+
+def _move(num_clients, learning_rate, state, sums):
+  """The server's step, on parameters and variate."""
+  return dataclasses.replace(
+    state,
+    params=jax.tree.map(
+      lambda leaf, moved: leaf - learning_rate * moved,
+      state.params,
+      sums.update,
+    ),
+    control=jax.tree.map(
+      lambda leaf, change: leaf + change / num_clients,
+      state.control,
+      sums.side,
+    ),
+  )
+
+
+def _finish(learning_rate, shared, carry):
   """The update and the change of the client's variate."""
   _, old = carry.extra
   update = _local.difference(shared.params, carry.params)

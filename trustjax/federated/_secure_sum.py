@@ -64,18 +64,22 @@ class SecureSum:
 
   def encode(self, leaves: list[Array], key: Key[Array, ""]) -> list[Array]:
     """Whole numbers of one client's entries, uint32."""
+    # Counted from the middle, and shifted as whole numbers: a float32 near
+    # 2^24 has no fraction left that could be rounded at random.
+    least, middle = -(2 ** (self.bits - 1)), 2 ** (self.bits - 1)
     encoded = []
     for leaf, k in zip(leaves, jax.random.split(key, len(leaves))):
       cut = jnp.clip(leaf, -self.limit, self.limit)
-      place = (cut + self.limit) / self.step
+      # The level j lies at step (j - middle + 1 / 2).
+      place = cut / self.step - 0.5
       if self.stochastic:
         lower = jnp.floor(place)
         up = jax.random.uniform(k, leaf.shape) < place - lower
         place = lower + up.astype(place.dtype)
       else:
         place = jnp.round(place)
-      levels = jnp.clip(place, 0, 2**self.bits - 1)
-      encoded.append(levels.astype(jnp.uint32))
+      levels = jnp.clip(place.astype(jnp.int32), least, middle - 1)
+      encoded.append((levels + middle).astype(jnp.uint32))
     return encoded
 
   def decode(self, total: PyTree, num_clients: Array) -> PyTree:
@@ -88,8 +92,12 @@ class SecureSum:
       centred = jax.lax.bitcast_convert_type(
         (codes - middle) << spare, jnp.int32
       )
-      levels = (centred >> spare).astype(jnp.float32)
+      # In two words, since a float32 alone forgets the end of 32 bits.
+      high, low = (centred >> spare) >> 12, (centred >> spare) & 0xFFF
       half = 0.5 * num_clients.astype(jnp.float32)
-      return jnp.float32(self.step) * (levels + half)
+      levels = high.astype(jnp.float32) * 4096 + (
+        low.astype(jnp.float32) + half
+      )
+      return jnp.float32(self.step) * levels
 
     return jax.tree.map(leaf, total)

@@ -5,6 +5,7 @@ a weighting says how the updates of the drawn are averaged. The three are
 independent choices, and each is part of the result.
 """
 
+import functools
 import math
 
 import jax
@@ -72,35 +73,18 @@ def select_clients(
   activity = np.asarray(activity)
   chosen = _scores.as_strategy(strategy)
   _check(activity, round, size, available, sampling, weighting, chosen)
-  key = jax.random.fold_in(jax.random.fold_in(key, SELECT), round)
-  scores = _scores.log_scores(activity, chosen, available)
-  counts = None
   if sampling == "gumbel":
-    draw = (
-      _draws.draw_top
-      if chosen.kind == "top"
-      else _draws.draw_without_replacement
+    ids, valid, inclusion = _fixed_size(
+      key, round, activity, available, chosen, size
     )
-    bits = _draws.id_bits(key, activity.size)
-    ids, valid = (np.asarray(x) for x in draw(bits, scores, size))
-    inclusion = _fixed_size_inclusion(scores, chosen, size)
+    multiplicity = valid.astype(np.float64)
   else:
-    shares = _normalised(scores)
-    if sampling == "poisson":
-      size = min(size, int(np.sum(shares > 0)))
-      rates = _draws.poisson_rates(shares, size)[0] if size else shares
-      bits = np.asarray(_draws.id_bits(key, activity.size))
-      drawn, inclusion = _draws.draw_poisson(bits, rates), rates
-      slots = poisson_slots(rates, drawn.size)
-    else:
-      drawn, counts = _draws.draw_with_replacement(key, shares, size)
-      inclusion, slots = -np.expm1(size * np.log1p(-shares)), size
-    ids, valid = in_slots(drawn, slots)
+    ids, multiplicity, inclusion, size = _random_size(
+      key, round, activity, available, chosen, size, sampling
+    )
+    valid = multiplicity > 0
   if inclusion is not None:
     inclusion = np.where(valid, inclusion[ids], 0.0)
-  multiplicity = valid.astype(np.float64)
-  if counts is not None:
-    multiplicity[: counts.size] = counts
   weights = _weights(
     weighting,
     multiplicity,
@@ -116,6 +100,60 @@ def select_clients(
     inclusion=None if inclusion is None else inclusion.astype(np.float32),
     weighting=weighting,
   )
+
+
+def _fixed_size(key, round, activity, available, strategy, size):
+  """(ids, valid, inclusion of every device or None)."""
+  _draws.check_key(key)
+  # One program: a small cohort trains in milliseconds, of which every call
+  # from the host would take a tenth.
+  race = _top_scores if strategy.kind == "top" else _gumbel_race
+  with jax.threefry_partitionable(True):
+    drawn = race(key, round, activity, available, strategy, size)
+  if strategy.kind == "top":
+    bits, scores = drawn
+    ids, valid = _draws.draw_top(bits, scores, size)
+  else:
+    scores, ids, valid = jax.device_get(drawn)
+  return ids, valid, _fixed_size_inclusion(scores, strategy, size)
+
+
+@jax.jit
+def _round_key(key, round):
+  return jax.random.fold_in(jax.random.fold_in(key, SELECT), round)
+
+
+@functools.partial(jax.jit, static_argnames=("strategy", "size"))
+def _gumbel_race(key, round, activity, available, strategy, size):
+  scores = _scores.log_scores(activity, strategy, available)
+  bits = _draws.id_bits(_round_key(key, round), activity.shape[0])
+  return scores, *_draws.draw_without_replacement(bits, scores, size)
+
+
+@functools.partial(jax.jit, static_argnames=("strategy", "size"))
+def _top_scores(key, round, activity, available, strategy, size):
+  del size
+  scores = _scores.log_scores(activity, strategy, available)
+  return _draws.id_bits(_round_key(key, round), activity.shape[0]), scores
+
+
+def _random_size(key, round, activity, available, strategy, size, sampling):
+  """(ids, how often each was drawn, inclusion of every device, draws)."""
+  key = _round_key(key, round)
+  shares = _normalised(_scores.log_scores(activity, strategy, available))
+  if sampling == "poisson":
+    size = min(size, int(np.sum(shares > 0)))
+    rates = _draws.poisson_rates(shares, size)[0] if size else shares
+    bits = np.asarray(_draws.id_bits(key, activity.size))
+    drawn, inclusion = _draws.draw_poisson(bits, rates), rates
+    counts, slots = np.ones(drawn.size), poisson_slots(rates, drawn.size)
+  else:
+    drawn, counts = _draws.draw_with_replacement(key, shares, size)
+    inclusion, slots = -np.expm1(size * np.log1p(-shares)), size
+  ids, valid = in_slots(drawn, slots)
+  multiplicity = valid.astype(np.float64)
+  multiplicity[: drawn.size] = counts
+  return ids, multiplicity, inclusion, size
 
 
 def inclusion_probabilities(

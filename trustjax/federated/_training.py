@@ -17,6 +17,7 @@ from trustjax.federated import (
   _clients,
   _cohort,
   _compression,
+  _execution,
   _rounds,
   _secure_sum,
   _user_level,
@@ -25,7 +26,7 @@ from trustjax.federated import (
 
 PyTree = Any
 SelectFn = Callable[..., _cohort.Cohort]
-_DEFAULT_EXECUTION = _rounds.Execution()
+_DEFAULT_EXECUTION = _execution.Execution()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class FederatedOptions:
   dropout: float = 0.0
   evaluate_every: int = 0
   save_every_seconds: float = 60.0
-  execution: _rounds.Execution = _DEFAULT_EXECUTION
+  execution: _execution.Execution = _DEFAULT_EXECUTION
   compression: Sequence[_compression.Compression] = ()
   secure_sum: _secure_sum.SecureSum | None = None
   title: str = "federated"
@@ -187,15 +188,7 @@ def train_rounds(
         _save(checkpointer, state, totals, elapsed + sum(seconds))
         saved_at = time.monotonic()
     _save(checkpointer, state, totals, elapsed + sum(seconds))
-  return FederatedResult(
-    state=state,
-    # Ctrl-C in the last round is for the caller to see.
-    completed=int(state.round) >= options.num_rounds and not stop.requested,
-    num_examples=totals["examples"],
-    bytes_up=totals["clients"] * wire.up,
-    bytes_down=totals["clients"] * wire.down,
-    seconds_per_round=float(np.median(seconds[1:])) if seconds[1:] else np.nan,
-  )
+  return _result(state, options, totals, wire, seconds, stop.requested)
 
 
 def _begin(algorithm, params, plan, checkpointer):
@@ -209,6 +202,18 @@ def _begin(algorithm, params, plan, checkpointer):
     if restored is not None:
       return *_from_saved(state, restored[0]), restored[1]
   return state, totals, 0.0
+
+
+def _result(state, options, totals, wire, seconds, stopped):
+  return FederatedResult(
+    state=state,
+    # Ctrl-C in the last round is for the caller to see.
+    completed=int(state.round) >= options.num_rounds and not stopped,
+    num_examples=totals["examples"],
+    bytes_up=totals["clients"] * wire.up,
+    bytes_down=totals["clients"] * wire.down,
+    seconds_per_round=float(np.median(seconds[1:])) if seconds[1:] else np.nan,
+  )
 
 
 def _check_plan(plan, options):
