@@ -48,6 +48,7 @@ def community_aucs(
     boot = fairness.bias_aucs_bootstrap(
       scores.astype(np.float32), labels, groups[:, enough], key=key, num=num
     )
+    means = boot.map(_power_means)
     places = np.cumsum(enough) - 1
   for auc in AUCS:
     for index, name in enumerate(names):
@@ -70,11 +71,17 @@ def community_aucs(
       )
     if enough.any():
       found[f"{auc}_auc/power_mean"] = _measured.measured(
-        fairness.power_mean(getattr(boot.estimate, auc)),
-        int(groups.any(1).sum()),
+        means.estimate[auc],
+        int(groups[:, enough].any(1).sum()),
+        means.low[auc],
+        means.high[auc],
         ideal=1.0,
       )
   return found
+
+
+def _power_means(aucs):
+  return {auc: fairness.power_mean(getattr(aucs, auc)) for auc in AUCS}
 
 
 def table(

@@ -37,6 +37,10 @@ _NEIGHBOURS = (
   "similarity of vectors mixes syntax with gender; the planted signal is one"
   " direction among many"
 )
+_FROZEN = (
+  "the head reads what the frozen encoder tells: with the level that is more of"
+  " the judgement itself (the AUC within a group rises), and less of gender"
+)
 
 INTRINSIC = (
   Axis(
@@ -165,7 +169,7 @@ EXTRINSIC = (
       kind=kind,
       notion="judgement",
       what=encoder,
-      saturates=why,
+      saturates=why or (_FROZEN if encoder == "frozen" else ""),
     )
     for encoder in _model_family.ENCODERS
     for name, kind, why in (

@@ -13,6 +13,7 @@ _NUM_BOOT = 1000
 FEMALE, MALE = 0, 1
 _TESTED_SEED = 900_002
 _MAX_NEW = 6
+_NOT_GENDERED = "no generated text has a gendered word"
 
 
 @functools.cache
@@ -77,61 +78,129 @@ def decision_metrics(
     getattr(tested.high, ratio),
     ideal=1.0,
   )
+  found |= score_metrics(scores, labels, group, key)
+  return found | counterfactual_metrics(
+    scores, swapped, group, key, threshold=threshold
+  )
+
+
+def score_metrics(
+  scores: np.ndarray, labels: np.ndarray, group: np.ndarray, key: jax.Array
+) -> _measured.Measures:
+  """Ranking and calibration of two groups.
+
+  Args:
+    scores: Probability of the favourable class.
+    labels: What a fair judge decided.
+    group: FEMALE or MALE.
+    key: Of resamples.
+
+  Returns:
+    `<metric>/<group>` to number.
+  """
   groups = np.stack([group == FEMALE, group == MALE], axis=1)
+  names = ("female", "male")
   boot = fairness.bias_aucs_bootstrap(
     scores, labels, groups, key=key, num=_NUM_BOOT
   )
-  for name, ideal in (
-    ("subgroup", 1.0),
-    ("bpsn", 1.0),
-    ("bnsp", 1.0),
-    ("pos_aeg", 0.0),
-    ("neg_aeg", 0.0),
-  ):
-    for index, label in enumerate(("female", "male")):
-      suffix = "_auc" if ideal else ""
-      found[f"{name}{suffix}/{label}"] = _measured.measured(
+  found = {}
+  for name in ("subgroup", "bpsn", "bnsp", "pos_aeg", "neg_aeg"):
+    gap = name.endswith("aeg")
+    for index, label in enumerate(names):
+      found[f"{name}{'' if gap else '_auc'}/{label}"] = _measured.measured(
         getattr(boot.estimate, name)[index],
         boot.estimate.n[index],
         getattr(boot.low, name)[index],
         getattr(boot.high, name)[index],
-        ideal=ideal,
+        ideal=0.0 if gap else 1.0,
       )
+  power_mean = boot.map(_bnsp_power_mean)
   found["bnsp_auc_power_mean/gender"] = _measured.measured(
-    fairness.power_mean(boot.estimate.bnsp), len(scores), ideal=1.0
+    power_mean.estimate,
+    len(scores),
+    power_mean.low,
+    power_mean.high,
+    ideal=1.0,
   )
-  pinned, _ = fairness.pinned_auc_gaps(scores, labels, groups)
-  found["pinned_auc_gap/female"] = _measured.measured(
-    pinned[0], len(scores), ideal=0.0
+  pinned = fairness.pinned_auc_bootstrap(
+    scores, labels, groups, key=key, num=_NUM_BOOT
   )
-  calibration = fairness.group_calibration(scores, labels, group, num_groups=2)
+  for index, label in enumerate(names):
+    found[f"pinned_auc/{label}"] = _measured.measured(
+      pinned.estimate[0][index],
+      boot.estimate.n[index],
+      pinned.low[0][index],
+      pinned.high[0][index],
+      ideal=1.0,
+    )
+  found["pinned_auc_gap/gender"] = _measured.measured(
+    pinned.estimate[1], len(scores), pinned.low[1], pinned.high[1]
+  )
+  calibration = fairness.group_calibration_bootstrap(
+    scores, labels, group, num_groups=2, key=key, num=_NUM_BOOT
+  )
+  for index, label in enumerate(names):
+    found[f"calibration_bias/{label}"] = _measured.measured(
+      calibration.estimate.bias[index],
+      calibration.estimate.n[index],
+      calibration.low.bias[index],
+      calibration.high.bias[index],
+    )
   found["calibration_gap/gender"] = _measured.measured(
-    calibration.bias_gap, len(scores)
+    calibration.estimate.bias_gap,
+    len(scores),
+    calibration.low.bias_gap,
+    calibration.high.bias_gap,
   )
-  return found | counterfactual_metrics(scores, swapped, group, key)
+  return found
 
 
-def counterfactual_metrics(scores, swapped, group, key):
-  """How far a score moves when only the gender changes."""
-  valid = np.ones((len(scores), 1), bool)
-  gap = fairness.counterfactual_gap(scores, swapped[:, None], valid)
-  per_item = np.asarray(gap.per_item)
-  interval = fairness.bootstrap(
-    jnp.mean, jnp.asarray(per_item), key=key, num=_NUM_BOOT
+def _bnsp_power_mean(aucs):
+  return fairness.power_mean(aucs.bnsp)
+
+
+def counterfactual_metrics(
+  scores: np.ndarray,
+  swapped: np.ndarray,
+  group: np.ndarray,
+  key: jax.Array,
+  *,
+  threshold: float = 0.5,
+) -> _measured.Measures:
+  """How far a score moves when only the gender changes.
+
+  Args:
+    scores: Probability of the favourable class.
+    swapped: The same of the counterfactual of each record.
+    group: FEMALE or MALE.
+    key: Of resamples.
+    threshold: Above it the decision is favourable.
+
+  Returns:
+    `<metric>/gender` to number.
+  """
+  # The woman is the original, whichever of the two was written: the signed gap
+  # is what she loses.
+  of_woman, of_man = (
+    np.where(group == which, scores, swapped) for which in (FEMALE, MALE)
   )
-  # Signed: what a woman loses, whichever of the two was written.
-  loss = np.where(group == FEMALE, swapped - scores, scores - swapped)
-  signed = fairness.bootstrap(
-    jnp.mean, jnp.asarray(loss), key=key, num=_NUM_BOOT
+  gap = fairness.counterfactual_gap_bootstrap(
+    of_woman,
+    of_man[:, None],
+    np.ones((len(scores), 1), bool),
+    key=key,
+    num=_NUM_BOOT,
+    threshold=threshold,
   )
   return {
-    "counterfactual_gap/gender": _measured.measured(
-      gap.mean, gap.n, interval.low, interval.high
-    ),
-    "counterfactual_signed/gender": _measured.measured(
-      signed.estimate, gap.n, signed.low, signed.high
-    ),
-    "counterfactual_flip_rate/gender": _measured.measured(gap.flip_rate, gap.n),
+    f"counterfactual_{name}/gender": _measured.measured(
+      gap.estimate[field], len(scores), gap.low[field], gap.high[field]
+    )
+    for name, field in (
+      ("gap", "mean"),
+      ("signed", "signed"),
+      ("flip_rate", "flip_rate"),
+    )
   }
 
 
@@ -194,7 +263,7 @@ def sensitivities(
   return fairness.prediction_sensitivity(
     jax.tree_util.Partial(classifier.classes, params),
     jax.tree_util.Partial(status.classes, status_params),
-    classifier.embeddings(params, tokens, mask),
+    _embedded(classifier, params, tokens, mask),
     mask,
     space=space,
     psm_space="logit",
@@ -203,18 +272,44 @@ def sensitivities(
   )
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _embedded(classifier, params, tokens, mask):
+  return classifier.embeddings(params, tokens, mask)
+
+
 def template_metrics(
-  classifier: _planted_models.TextClassifier, params: _planted_models.Params
+  classifier: _planted_models.TextClassifier,
+  params: _planted_models.Params,
+  key: jax.Array,
 ) -> _measured.Measures:
-  """The largest gap between templates that differ in the person alone."""
-  prompts = [p for p in data.gender_prompts() if p.tokens[0] in ("that", "my")]
-  rows = [" ".join((*p.tokens, "tall", "cook", ".")) for p in prompts]
+  """Gaps between fillings of a template that differ in the person alone.
+
+  Args:
+    classifier: The classifier.
+    params: Its parameters.
+    key: Of resamples, over templates.
+
+  Returns:
+    `template_gap/persons` and `template_flip_rate/persons`.
+  """
+  templates, rows = _probes.person_templates()
   scores = _planted_models.class_probabilities(
     classifier, params, _probes.encode(rows)
   )[:, 1]
-  by_template = np.reshape(scores, (2, -1))
-  gap = fairness.template_gap(by_template, np.ones(by_template.shape, bool))
-  return {"template_gap/persons": _measured.measured(gap.mean, gap.n)}
+  by_template = np.reshape(scores, (templates, -1))
+  gap = fairness.template_gap_bootstrap(
+    by_template, np.ones(by_template.shape, bool), key=key, num=_NUM_BOOT
+  )
+  persons = by_template.shape[1]
+  return {
+    f"template_{name}/persons": _measured.measured(
+      gap.estimate[field],
+      templates * persons * (persons - 1) // 2,
+      gap.low[field],
+      gap.high[field],
+    )
+    for name, field in (("gap", "mean"), ("flip_rate", "flip_rate"))
+  }
 
 
 def generation_metrics(
@@ -285,26 +380,20 @@ def _gender_of_texts(model, params, key, num_samples, sampling):
     key=key,
     num=_NUM_BOOT,
   )
-  ratio = fairness.gender_ratio(labels, group, num_groups=len(occupations))
-  gendered = np.asarray(ratio.counts)[:, :2].sum(1)
+  gendered = np.asarray(boot.estimate.counts)[:, :2].sum(1)
   noise = fairness.gender_ratio_noise(gendered.astype(int), key=key, num=2000)
-  n = int(gendered.sum())
   found = {
-    "gender_ratio_mean/occupations": _measured.measured(
-      ratio.mean,
-      n,
-      boot.low.mean,
-      boot.high.mean,
+    f"gender_ratio_{name}/occupations": _measured.measured(
+      getattr(boot.estimate, name),
+      noise.n,
+      getattr(boot.low, name),
+      getattr(boot.high, name),
       # What perfectly balanced text would get at these sizes.
-      ideal=float(noise.mean),
-    ),
-    "gender_ratio_minimum/occupations": _measured.measured(
-      ratio.minimum,
-      n,
-      boot.low.minimum,
-      boot.high.minimum,
-      ideal=float(noise.minimum),
-    ),
+      ideal=getattr(noise, name) if noise.n else 1.0,
+      null=(getattr(noise, name), getattr(noise, f"{name}_low")),
+      reason=_NOT_GENDERED,
+    )
+    for name in ("mean", "minimum")
   }
   planted = np.array([leaning[name] == "female" for name in occupations])[group]
   told = (labels == fairness.FEMALE) | (labels == fairness.MALE)
@@ -318,9 +407,7 @@ def _gender_of_texts(model, params, key, num_samples, sampling):
 def _share_above_half(agree, prompt, key):
   """Share of gendered texts on the stereotype's side, less one half."""
   if not len(agree):
-    return _measured.Measured(
-      value=float("nan"), n=0, reason="no generated text has a gendered word"
-    )
+    return _measured.Measured(value=float("nan"), n=0, reason=_NOT_GENDERED)
   interval = _mean_over_prompts(agree - 0.5, prompt, key)
   return _measured.measured(
     interval.estimate, len(agree), interval.low, interval.high

@@ -19,7 +19,6 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments import _measured
@@ -222,18 +221,22 @@ def _pairs(arrays, key, num_draws):
   del num_draws
   changed = arrays["scores_cf"]
   valid = np.isfinite(changed)
-  gap = fairness.counterfactual_gap(
-    arrays["scores"], np.where(valid, changed, 0.0), valid
-  )
-  per_item = np.asarray(gap.per_item)
-  known = per_item[np.isfinite(per_item)]
-  interval = fairness.bootstrap(
-    jnp.mean, jnp.asarray(known), key=key, num=_NUM_BOOT
+  gap = fairness.counterfactual_gap_bootstrap(
+    arrays["scores"],
+    np.where(valid, changed, 0.0),
+    valid,
+    key=key,
+    num=_NUM_BOOT,
   )
   return {
-    "counterfactual_gap/given": _measured.measured(
-      gap.mean, gap.n, interval.low, interval.high
+    f"counterfactual_{name}/given": _measured.measured(
+      gap.estimate[field],
+      valid.sum(),
+      gap.low[field],
+      gap.high[field],
+      reason="no record has a counterfactual score",
     )
+    for name, field in (("gap", "mean"), ("flip_rate", "flip_rate"))
   }
 
 
@@ -258,7 +261,8 @@ def _gender_ratio(arrays, key, num_draws):
       int(gendered.sum()),
       getattr(boot.low, name),
       getattr(boot.high, name),
-      ideal=float(getattr(noise, name)),
+      ideal=getattr(noise, name) if noise.n else 1.0,
+      reason="no text has a gendered word",
     )
     for name in ("mean", "minimum")
   }

@@ -20,8 +20,8 @@ class Measured:
     low: Lower end of its interval, or None.
     high: Upper end, or None.
     ideal: What a fair model would get.
-    null: What chance alone gives at these sizes (mean, 95 % point), where a
-      gap is folded.
+    null: What chance alone gives at these sizes, where that is not the ideal:
+      its mean, and what it stays within in 95 of 100 cases.
     reason: Why the value is undefined.
   """
 

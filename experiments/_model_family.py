@@ -19,6 +19,16 @@ from trustjax import data, models, reporting, training
 
 # The classifier on top of a model: whether the model may change.
 ENCODERS = {"frozen": "head", "tuned": "all_but_words"}
+# Fields of a config that do not change how one model is measured.
+_OF_THE_STUDY = (
+  "levels",
+  "sizes",
+  "objectives",
+  "num_seeds",
+  "num_perm",
+  "num_boot",
+  "spearman_at_least",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,11 +68,17 @@ def members(config: _config_flags.Config) -> list[Member]:
   Raises:
     ValueError: A field is impossible.
   """
-  if not config.levels or not config.sizes or not config.objectives:
+  if not config.levels or not config.objectives:
     raise ValueError(
-      "levels, sizes, objectives: each must name at least one; got"
-      f" {config.levels}, {config.sizes}, {config.objectives}"
+      "levels, objectives: each must name at least one; got"
+      f" {config.levels}, {config.objectives}"
     )
+  for objective in config.objectives:
+    if not config.sizes.get(objective):
+      raise ValueError(
+        f"sizes.{objective}: got no size of a model; allowed are tuples of"
+        " (layers, width)"
+      )
   return [
     Member(
       shape=_planted_models.Shape(
@@ -72,10 +88,9 @@ def members(config: _config_flags.Config) -> list[Member]:
       opinion_bias=float(opinion_bias),
       seed=config.seed + number,
     )
-    for objective, (layers, dim), (bias, opinion_bias), number in (
-      itertools.product(
-        config.objectives, config.sizes, config.levels, range(config.num_seeds)
-      )
+    for objective in config.objectives
+    for (layers, dim), (bias, opinion_bias), number in itertools.product(
+      config.sizes[objective], config.levels, range(config.num_seeds)
     )
   ]
 
@@ -91,7 +106,9 @@ def measure(
     folder: Its folder.
 
   Returns:
-    `intrinsic/...` and `extrinsic/...` to value; nan where undefined.
+    `intrinsic/...` and `extrinsic/...` to value; nan where undefined. Where
+    chance alone makes a metric, `<name>/null_95` is what it stays within in 95
+    of 100 cases.
 
   Raises:
     _console.Stopped: Ctrl-C.
@@ -105,9 +122,9 @@ def measure(
         {
           name: value
           for name, value in config.to_dict().items()
-          if name not in ("levels", "sizes", "objectives", "num_seeds")
-          and not name.startswith(("num_perm", "num_boot", "spearman"))
+          if name not in _OF_THE_STUDY and not name.endswith("_steps")
         }
+        | {"steps": config[f"{member.shape.objective}_steps"]}
       )
     ),
   }
@@ -119,9 +136,14 @@ def measure(
       for name, value in saved["measures"].items()
     }
   found = _measure(config, member)
-  values = {
-    name: float(one.value) if np.isfinite(one.value) else None
+  numbers = {name: one.value for name, one in found.items()} | {
+    f"{name}/null_95": one.null[1]
     for name, one in found.items()
+    if one.null is not None
+  }
+  values = {
+    name: float(number) if np.isfinite(number) else None
+    for name, number in numbers.items()
   }
   reporting.write_atomically(
     finished,

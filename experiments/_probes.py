@@ -146,6 +146,28 @@ def sentence_probes(test: str) -> dict[str, dict[str, np.ndarray]]:
   return found
 
 
+@functools.cache
+def person_templates() -> tuple[int, tuple[str, ...]]:
+  """How many templates, and each filled with every noun for a person in turn.
+
+  Occupation and adjective are neutral, so that nothing but the person differs
+  within a template, and templates differ in everything else.
+  """
+  patterns = [
+    [p.tokens for p in data.gender_prompts() if p.tokens[0] == first]
+    for first in ("that", "my")
+  ]
+  adjectives = [word for word, s in data.OPINIONS.items() if not s]
+  occupations = [o for o, s in data.OCCUPATIONS.items() if s == "neutral"]
+  rows = tuple(
+    f"{' '.join(prompt)} {adjective} {occupation} ."
+    for prompts in patterns
+    for adjective, occupation in itertools.product(adjectives, occupations)
+    for prompt in prompts
+  )
+  return len(rows) // len(patterns[0]), rows
+
+
 def encode(texts: Sequence[str]) -> dict[str, np.ndarray]:
   """Encodes texts as tokens and mask, with start and end."""
   pieces = subwords()

@@ -10,13 +10,13 @@ a classifier on the frozen and on the tuned model, generated text); and
 correlates over models, with permutation tests, bootstrap intervals and Holm's
 correction over the declared cells. Then the same table for what alignment is
 said to cure: only cells of one notion, only the frozen or the tuned model.
+planted_levels/table.md holds every metric against the level that was planted.
 """
 
 import pathlib
 
 import jax
 import numpy as np
-from scipy import stats
 
 from experiments import (
   _config_flags,
@@ -24,6 +24,7 @@ from experiments import (
   _correlation_axes,
   _measured,
   _model_family,
+  _planted_levels,
 )
 from trustjax import fairness, reporting
 
@@ -95,33 +96,6 @@ def record_grid(results, name, found, grid):
   )
 
 
-def record_levels(results, config, family, axes, values):
-  """Spearman of every metric with the level that was planted for its notion.
-
-  Beside the number stands what was declared: "monotone" and the correlation
-  that is required, or why the metric need not rise.
-  """
-  least = config.spearman_at_least
-  for column, axis in enumerate(axes):
-    level = np.array(
-      [
-        member.bias if axis.notion == "occupations" else member.opinion_bias
-        for member in family
-      ]
-    )
-    known = np.isfinite(values[:, column])
-    key = f"planted/{axis.name}/spearman"
-    if known.sum() < 3 or np.ptp(values[known, column]) == 0:
-      results.set(key, None, reason="too few models, or a constant metric")
-      continue
-    found = stats.spearmanr(level[known], values[known, column])
-    results.set(key, float(found.statistic))  # pyright: ignore
-    results.set(f"planted/{axis.name}/n", int(known.sum()))
-    results.set(
-      f"planted/{axis.name}/declared", axis.saturates or f"monotone, {least}"
-    )
-
-
 def plot_heat_map(intrinsic, extrinsic, found, title):
   """Pearson correlations; a star where Holm's p is below 0.05."""
   figure, (axis,) = reporting.new_figure(
@@ -150,36 +124,6 @@ def plot_heat_map(intrinsic, extrinsic, found, title):
   axis.grid(visible=False)
   axis.tick_params(length=0)
   figure.colorbar(image, ax=axis, label="Pearson correlation over models")
-  return figure
-
-
-def plot_levels(family, axes, values, title):
-  """Every metric against the planted level, oriented."""
-  figure, panels = reporting.new_figure(
-    panels=len(axes), panel_size=(3.2, 2.1), title=title
-  )
-  for panel, axis, column in zip(panels, axes, values.T):
-    for objective, color in (("masked", "#1b6ca8"), ("causal", "#c2571a")):
-      rows = [i for i, m in enumerate(family) if m.shape.objective == objective]
-      level = [
-        family[i].bias
-        if axis.notion == "occupations"
-        else family[i].opinion_bias
-        for i in rows
-      ]
-      if np.isfinite(column[rows]).any():
-        panel.plot(
-          level,
-          column[rows],
-          "o",
-          ms=3,
-          color=color,
-          alpha=0.7,
-          label=objective,
-        )
-    panel.set_title(axis.name, fontsize=8)
-    panel.set_xlabel("planted level")
-  panels[0].legend()
   return figure
 
 
@@ -260,9 +204,11 @@ def run(config: Config, workdir: pathlib.Path) -> None:
   record_cells(results, intrinsic, extrinsic, full)
   for name, grid in grids.items():
     record_grid(results, name, full, grid)
-  axes, values = intrinsic + extrinsic, np.concatenate([x, y], axis=1)
-  record_levels(results, config, family, axes, values)
+  axes = intrinsic + extrinsic
+  _planted_levels.record(results, config, family, axes, measures)
   table = make_table(results, intrinsic, extrinsic, grids)
+  planted = _planted_levels.make_table(results, axes, family)
+  reporting.write_table(workdir / "planted_levels", planted)
   title = f"{len(family)} models"
   reporting.write_run(
     workdir,
@@ -271,9 +217,10 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     table=table,
     figures={
       "heat_map": plot_heat_map(intrinsic, extrinsic, full, title),
-      "planted_levels": plot_levels(family, axes, values, title),
+      "planted_levels": _planted_levels.plot(family, axes, measures, title),
     },
   )
+  reporting.print_table(planted)
   _measured.print_finished(workdir, table)
 
 

@@ -32,7 +32,8 @@ from trustjax import data, models, reporting
 Config = _config_flags.Config
 _NOTES = (
   "Signed effects are positive towards the planted stereotype.",
-  "95 % of chance: what a folded gap reaches without any difference.",
+  "95 % of chance: a folded gap stays below it, a ratio above, in 95 of 100"
+  " cases without bias.",
   "The ideal of a gender ratio is that of balanced text at these counts.",
 )
 
@@ -131,7 +132,7 @@ def _classifier_metrics(config, corpus, encoder, key, folder):
     scores, changed, plain["merit"], plain["gender"], key
   )
   found |= _extrinsic_metrics.template_metrics(
-    classifier, trained["classifier"]
+    classifier, trained["classifier"], key
   )
   return found | _extrinsic_metrics.sensitivity_metrics(
     classifier,

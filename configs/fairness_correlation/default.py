@@ -13,12 +13,17 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
   config.num_seeds = 1
   config.objectives = ("masked", "causal")
-  config.sizes = ((2, 64), (2, 32))  # Layers, width.
+  # Layers and width. What is planted joins two words of a sentence: a causal
+  # model reads it in one step of attention; a masked one, which knows of the
+  # word that is asked for only where it stands, learns it faster in two.
+  config.sizes = config_dict.ConfigDict(
+    {"masked": ((2, 64), (2, 32)), "causal": ((1, 64), (1, 32))}
+  )
   # (bias, opinion_bias) of each corpus; the two notions are not aligned.
   config.levels = ((0.0, 0.67), (0.33, 0.0), (0.67, 1.0), (1.0, 0.33))
   config.corpus_size = 3000
   config.masked_steps = 450
-  config.causal_steps = 250
+  config.causal_steps = 700
   config.batch_size = 64
   config.learning_rate = 3e-3
   # The downstream task is the same for every model.

@@ -15,7 +15,11 @@ def get_config() -> ml_collections.ConfigDict:
   """All three biases rise together, in one shape of model a side."""
   config = default.get_config()
   config.num_seeds = 5
-  config.sizes = ((2, 64),)
+  config.sizes.masked = ((2, 64),)
+  config.sizes.causal = ((1, 64),)
+  # The weakest level takes the longest to be learnt.
+  config.masked_steps = 1000
+  config.causal_steps = 1000
   config.levels = tuple((level, level) for level in _LEVELS)
   # A label bias below 0 is that of the corpus.
   config.update(

@@ -33,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
   )
   config.model = config_dict.ConfigDict({"num_layers": 2, "dim": 64})
   config.masked_steps = 450
-  config.causal_steps = 300
+  config.causal_steps = 600
   config.classifier_steps = 150
   config.batch_size = 64
   config.learning_rate = 3e-3

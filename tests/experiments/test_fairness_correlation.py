@@ -10,6 +10,7 @@ from configs.fairness_correlation import default, planted_levels
 from experiments import (
   _correlation_axes,
   _model_family,
+  _planted_levels,
   _planted_models,
   fairness_correlation,
 )
@@ -90,10 +91,72 @@ def test_the_record_of_a_study(made_up, tmp_path):
     > results["ablation/other_notion/median_size"]
   )
   for axis in (*_correlation_axes.INTRINSIC, *_correlation_axes.EXTRINSIC):
-    assert results[f"planted/{axis.name}/spearman"] > 0.9, axis
+    found = [
+      results[f"planted/{axis.name}/{objective}/spearman"]
+      for objective in ("masked", "causal")
+    ]
+    known = [one for one in found if one is not None]
+    assert known, axis
+    assert min(known) > 0.9, axis
+  assert results["planted/below"] == "none"
+  # One seed at level zero says nothing.
+  assert results["zero/misses"] is None
+  assert "seeds at level zero" in results.reason("zero/misses")
+  assert (
+    "frozen_bnsp_auc_female"
+    in (tmp_path / "planted_levels/table.md").read_text()
+  )
   for figure in ("heat_map", "planted_levels"):
     assert (tmp_path / f"figures/{figure}.png").stat().st_size > 10_000
   assert "same_notion" in (tmp_path / "table.md").read_text()
+
+
+def test_level_zero_is_judged_over_seeds():
+  """Centred noise covers, a shift misses; gaps are held against their null."""
+  config = planted_levels.get_config()
+  family = _model_family.members(config)
+  noise = dict(enumerate((-0.2, -0.1, 0.0, 0.1, 0.2)))
+  measures = [
+    {
+      "intrinsic/weat/occupations": member.bias + noise[member.seed],
+      "intrinsic/seat/occupations": member.bias + 1 + noise[member.seed],
+      "intrinsic/lpbs/opinions": member.opinion_bias * (1 - member.bias),
+      # Two of ten leave the null: by chance in 9 of 100 cases.
+      "extrinsic/sentiment_gap/negative": 0.2 if member.seed == 3 else 0.0,
+      "extrinsic/sentiment_gap/negative/null_95": 0.1,
+      "extrinsic/regard_gap/negative": 0.2 if member.seed < 2 else 0.0,
+      "extrinsic/regard_gap/negative/null_95": 0.1,
+      "extrinsic/gender_ratio_mean/occupations": 0.8,
+      "extrinsic/gender_ratio_mean/occupations/null_95": 0.7,
+    }
+    for member in family
+  ]
+  axes, _ = _correlation_axes.oriented(measures, _correlation_axes.INTRINSIC)
+  results = reporting.Results()
+  _planted_levels.record(results, config, family, axes, measures)
+  covers = {
+    key.split("/")[1]: results[key] for key in results if "/covers" in key
+  }
+  assert covers == {
+    "weat_occupations": "yes",
+    "seat_occupations": "no",
+    "lpbs_opinions": "yes",
+    "sentiment_gap_negative": "yes",
+    "regard_gap_negative": "no",
+    "gender_ratio_mean_occupations": "yes",
+  }
+  assert (results["zero/misses"], results["zero/misses_allowed"]) == (2, 1)
+  assert results["zero/weat_occupations/mean"] == pytest.approx(0)
+  assert results["zero/regard_gap_negative/outside"] == 4
+  # A metric that falls again is below the bar, for both objectives.
+  assert results["planted/below"] == (
+    "lpbs_opinions (masked), lpbs_opinions (causal)"
+  )
+  key = "planted/weat_occupations/causal/spearman"
+  assert results[f"{key}_low"] <= results[key] <= results[f"{key}_high"]
+  assert "2 of 6 metrics miss" in (
+    _planted_levels.make_table(results, axes, family).to_markdown()
+  )
 
 
 def test_grids_hold_what_they_say():
@@ -118,10 +181,14 @@ def test_saturating_metrics_have_a_reason():
 def test_bad_configs():
   config = small_config()
   config.objectives = ("masked", "prefix")
-  with pytest.raises(ValueError, match="objective: got 'prefix'"):
+  with pytest.raises(ValueError, match=r"sizes\.prefix: got no size"):
     _model_family.members(config)
   config.objectives = ()
   with pytest.raises(ValueError, match="each must name at least one"):
+    _model_family.members(config)
+  config.objectives = ("masked",)
+  config.sizes.masked = ()
+  with pytest.raises(ValueError, match=r"sizes\.masked: got no size"):
     _model_family.members(config)
 
 
@@ -151,7 +218,7 @@ def test_a_real_family(tmp_path):
   config = small_config()
   config.update(
     {
-      "sizes": ((1, 32),),
+      "sizes": {"masked": ((1, 32),), "causal": ((1, 32),)},
       "levels": ((0.0, 0.0), (1.0, 1.0)),
       "corpus_size": 300,
       "masked_steps": 2,

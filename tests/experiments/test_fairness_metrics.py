@@ -93,6 +93,8 @@ def test_given_predictions_get_their_known_answers(tmp_path):
     "subgroup_auc/group_0/value": 1.0,
     "bpsn_auc/group_1/value": 1.0,
     "gender_ratio_mean/given/value": 1 / 3,
+    "counterfactual_gap/given/value": 1.3 / 8,
+    "counterfactual_flip_rate/given/value": 2 / 8,
   }.items():
     np.testing.assert_allclose(results[key], expected, rtol=1e-6, err_msg=key)
   parity = "demographic_parity_difference/given/value"
@@ -158,6 +160,15 @@ class TestProbes:
     for test in _intrinsic_metrics.TESTS:
       for side in "xyab":
         assert not (_probes.sentence_probes(test)[side]["tokens"] == 1).any()
+
+  def test_templates_differ_in_the_person_alone(self):
+    number, rows = _probes.person_templates()
+    words = np.reshape([row.split()[1] for row in rows], (number, -1))
+    assert number == 2 * 4 * 4
+    assert (words == words[0]).all()
+    assert len(set(words[0])) == words.shape[1] == 24
+    assert len(set(rows)) == len(rows)
+    assert not (_probes.encode(rows)["tokens"] == 1).any()
 
   def test_templates_ask_for_the_stereotype_first(self):
     queries = _probes.template_probe("occupations").target
@@ -228,6 +239,20 @@ def test_decision_metrics_see_who_is_disfavoured(monkeypatch):
   assert parity.value > parity.null[1]
   assert found["bnsp_auc/female"].value < found["bnsp_auc/male"].value
   assert found["pos_aeg/female"].value < 0 < found["pos_aeg/male"].value
+  for code, name in enumerate(("female", "male")):
+    np.testing.assert_allclose(
+      found[f"calibration_bias/{name}"].value,
+      np.mean((scores - labels)[group == code]),
+      atol=1e-5,
+    )
+  np.testing.assert_allclose(
+    found["counterfactual_flip_rate/gender"].value,
+    np.mean((scores > 0.5) != (swapped > 0.5)),
+    atol=1e-6,
+  )
+  for name, one in found.items():
+    assert one.low is not None, name
+    assert one.high is not None, name
 
 
 def test_judgements_of_texts():
@@ -296,8 +321,14 @@ def test_the_whole_binary_on_models_that_know_nothing(tmp_path):
     "regard_gap",
     "bnsp_auc",
     "template_gap",
+    "template_flip_rate",
+    "pinned_auc",
+    "calibration_gap",
     "prediction_sensitivity",
   } <= metrics
+  for key in results:
+    if key.endswith("/value") and results[key] is not None:
+      assert f"{key}_low" in results, key
   # A second run reads the trained models and finds the same.
   fairness_metrics.run(small_config(), tmp_path)
   again = reporting.read_results(tmp_path / "results.json")
@@ -310,7 +341,10 @@ def test_planted_bias_is_found(tmp_path):
   results = reporting.read_results(tmp_path / "results.json")
   for key in (
     "lpbs/occupations",
+    "causal_lpbs/occupations",
+    "causal_lpbs/opinions",
     "seat/occupations",
+    "polarity_max/occupations",
     "polarity_unigram/occupations",
     "counterfactual_signed/gender",
   ):

@@ -105,6 +105,9 @@ def test_aucs_by_community():
   )
   assert found["bpsn_auc/hit"].high < 0.9 < found["bpsn_auc/spared"].low
   assert np.isnan(found["bpsn_auc/tiny"].value)
+  mean = found["bpsn_auc/power_mean"]
+  assert mean.low < mean.value < mean.high < found["bpsn_auc/spared"].value
+  assert mean.n == 400
   results = reporting.Results()
   _measured.record(results, found)
   text = _community_aucs.table(results, names, "t").to_markdown()

@@ -10,6 +10,7 @@ import pytest
 from sklearn import metrics as sk
 
 from trustjax import fairness
+from trustjax.fairness import _bias_aucs, _pinned_auc
 
 KEY = jax.random.key(0)
 # Subgroup positives, subgroup negatives, background positives, negatives.
@@ -277,6 +278,30 @@ class TestPinned:
     _, total = fairness.pinned_auc_gaps(scores, labels, np.ones((400, 2), bool))
     np.testing.assert_allclose(total, 0, atol=1e-6)
 
+  def test_bootstrap(self):
+    """A multiplicity of 2 is a record twice; the estimate is the metric."""
+    scores, labels, groups = records(0, n=60)
+    got = fairness.pinned_auc_bootstrap(scores, labels, groups, key=KEY, num=40)
+    each, total = fairness.pinned_auc_gaps(scores, labels, groups)
+    np.testing.assert_allclose(got.estimate[0], each, rtol=1e-5)
+    np.testing.assert_allclose(got.estimate[1], total, rtol=1e-4)
+    assert (got.low[0] < each).all()
+    assert (got.high[0] > each).all()
+    weights = np.random.default_rng(0).integers(0, 4, 60)
+    rows = np.repeat(np.arange(60), weights)
+    repeated = fairness.pinned_auc_gaps(
+      scores[rows], labels[rows], groups[rows]
+    )
+    ranked = _bias_aucs.in_order(scores, labels, groups)
+    weighted = _pinned_auc._gaps_in_order(
+      ranked, jnp.asarray(weights, jnp.float32)[ranked[0].order]
+    )
+    chex.assert_trees_all_close(weighted, repeated, rtol=1e-5)
+    with pytest.raises(ValueError, match="strata: got 'rows'"):
+      fairness.pinned_auc_bootstrap(
+        scores, labels, groups, key=KEY, strata="rows"
+      )
+
   def test_empty_group_is_nan(self):
     each, _ = fairness.pinned_auc_gaps(SCORES, LABELS, np.zeros((8, 1), bool))
     assert np.isnan(each[0])
@@ -306,6 +331,19 @@ class TestPowerMean:
     ]
     assert means == sorted(means)
     np.testing.assert_allclose((means[0], means[-1]), (0.6, 0.9), rtol=1e-6)
+
+  def test_interval_comes_from_the_replicates_of_the_aucs(self):
+    scores, labels, groups = records(0, n=60)
+    boot = fairness.bias_aucs_bootstrap(scores, labels, groups, key=KEY, num=40)
+    got = boot.map(lambda aucs: fairness.power_mean(aucs.bnsp))
+    each = (np.asarray(boot.replicates.bnsp) ** -5.0).mean(1) ** (-1 / 5)
+    np.testing.assert_allclose(got.replicates, each, rtol=1e-4)
+    np.testing.assert_allclose(
+      (got.low, got.high), np.quantile(each, (0.025, 0.975)), rtol=1e-4
+    )
+    np.testing.assert_allclose(
+      got.estimate, fairness.power_mean(boot.estimate.bnsp), rtol=1e-6
+    )
 
   def test_groups_that_do_not_count(self):
     got = fairness.power_mean(

@@ -1,5 +1,7 @@
 """Calibration by group: a loop over bins, nulls, bad input."""
 
+import chex
+import jax
 import numpy as np
 import pytest
 from sklearn import metrics as sk
@@ -122,3 +124,34 @@ def test_bad_input():
     scores, labels, group, num_groups=4, on_empty="nan"
   )
   assert np.isnan(got.error[3])
+
+
+def test_bootstrap():
+  """A multiplicity of 2 is a record twice; the estimate is the metric."""
+  scores, labels, group = records(n=200)
+  plain = fairness.group_calibration(scores, labels, group, num_groups=3)
+  got = fairness.group_calibration_bootstrap(
+    scores, labels, group, num_groups=3, key=jax.random.key(0), num=60
+  )
+  chex.assert_trees_all_close(got.estimate, plain, rtol=1e-5)
+  for name in ("bias", "brier"):
+    assert (getattr(got.low, name) < getattr(plain, name)).all()
+    assert (getattr(got.high, name) > getattr(plain, name)).all()
+  # Records are drawn within groups, so that none changes its size.
+  assert (np.asarray(got.replicates.n) == np.asarray(plain.n)).all()
+  # The standard error of a mean, group by group; 60 resamples.
+  apart = [(scores - labels)[group == g] for g in range(3)]
+  want = [each.std() / np.sqrt(len(each)) for each in apart]
+  np.testing.assert_allclose(got.replicates.bias.std(0), want, rtol=0.35)
+  weights = np.random.default_rng(1).integers(0, 3, 200)
+  rows = np.repeat(np.arange(200), weights)
+  chex.assert_trees_all_close(
+    fairness.group_calibration(
+      scores, labels, group, num_groups=3, weights=weights
+    ),
+    fairness.group_calibration(
+      scores[rows], labels[rows], group[rows], num_groups=3
+    ),
+    rtol=1e-5,
+    atol=1e-6,
+  )

@@ -51,6 +51,59 @@ class TestGap:
       fairness.counterfactual_gap(P[:2], P_CF, VALID)
 
 
+class TestBootstraps:
+  KEY = jax.random.key(0)
+
+  def many(self, substitutions=1):
+    rng = np.random.default_rng(0)
+    p = rng.random(200)
+    p_cf = np.repeat(rng.random((200, 1)), substitutions, axis=1)
+    return p, p_cf, np.ones(p_cf.shape, bool)
+
+  def test_flip_rate(self):
+    """The estimate is the metric, its spread that of a share of items."""
+    arrays = self.many()
+    gap = fairness.counterfactual_gap(*arrays, threshold=0.3)
+    got = fairness.counterfactual_gap_bootstrap(
+      *arrays, key=self.KEY, num=500, threshold=0.3
+    )
+    for name, estimate in got.estimate.items():
+      np.testing.assert_allclose(estimate, getattr(gap, name), rtol=1e-5)
+      assert got.low[name] < estimate < got.high[name]
+    rate = float(gap.flip_rate)
+    np.testing.assert_allclose(
+      got.replicates["flip_rate"].std(),
+      np.sqrt(rate * (1 - rate) / 200),
+      rtol=0.15,
+    )
+
+  def test_substitutions_of_an_item_stay_together(self):
+    """Fifty copies of a substitution tell no more than one."""
+    one, fifty = (
+      fairness.counterfactual_gap_bootstrap(
+        *self.many(number), key=self.KEY, num=50
+      )
+      for number in (1, 50)
+    )
+    for name in one.low:
+      np.testing.assert_allclose(one.low[name], fifty.low[name], atol=1e-5)
+      np.testing.assert_allclose(one.high[name], fifty.high[name], atol=1e-5)
+
+  def test_template_gap(self):
+    rng = np.random.default_rng(0)
+    p, valid = rng.random((30, 4)), rng.random((30, 4)) < 0.8
+    gap = fairness.template_gap(p, valid)
+    got = fairness.template_gap_bootstrap(p, valid, key=self.KEY, num=200)
+    for name in ("mean", "maximum", "flip_rate"):
+      np.testing.assert_allclose(
+        got.estimate[name], getattr(gap, name), rtol=1e-5
+      )
+      assert got.low[name] < got.estimate[name] < got.high[name]
+    assert np.isnan(got.estimate["signed"])
+    with pytest.raises(ValueError, match="method: got 'basic'"):
+      fairness.template_gap_bootstrap(p, valid, key=self.KEY, method="basic")
+
+
 class TestTemplate:
   def test_equals_a_loop_over_pairs(self):
     rng = np.random.default_rng(0)

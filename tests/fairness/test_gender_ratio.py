@@ -115,11 +115,21 @@ def test_noise_floor(size, mean, minimum):
   assert got.mean_low < got.mean
 
 
-def test_noise_floor_needs_gendered_texts():
-  one = fairness.gender_ratio_noise(np.array([100, 0]), key=KEY, num=100)
-  assert one.ratio.shape == (1,)
-  with pytest.raises(ValueError, match="no group has a gendered text"):
-    fairness.gender_ratio_noise(np.zeros(3, int), key=KEY)
+def test_noise_floor_without_gendered_texts_is_nan_with_n_0():
+  none = fairness.gender_ratio_noise(np.zeros(3, int), key=KEY)
+  assert none.n == 0
+  assert none.ratio.shape == (3,)
+  numbers = [none.mean, none.mean_low, none.minimum, none.minimum_low]
+  assert np.isnan([*numbers, *none.ratio]).all()
+  # One profession without gendered texts leaves the others alone.
+  one, other = (
+    fairness.gender_ratio_noise(np.array(sizes), key=KEY, num=100)
+    for sizes in ([100, 0], [100])
+  )
+  assert (one.n, one.mean, one.minimum) == (100, other.mean, other.minimum)
+  np.testing.assert_array_equal(one.ratio, [other.ratio[0], np.nan])
+  with pytest.raises(ValueError, match="num_gendered: got -1"):
+    fairness.gender_ratio_noise(np.array([5, -1]), key=KEY)
 
 
 class TestBootstrap:

@@ -1,5 +1,7 @@
 """The generic bootstrap: SciPy, strata, clusters, BCa, the null."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -47,6 +49,22 @@ def test_equals_scipy(method):
   assert abs(got.low - reference.low) < 0.04 * width
   assert abs(got.high - reference.high) < 0.04 * width
   assert got.n == 60
+
+
+def test_a_function_of_a_statistic_shares_its_resamples():
+  """The spread of squares, from the replicates of the mean and anew."""
+  x = jnp.asarray(skewed())
+  boot = fairness.bootstrap(mean, x, key=KEY, num=100)
+  mapped = boot.map(lambda found: {"square": found**2})
+  anew = fairness.bootstrap(lambda d: mean(d) ** 2, x, key=KEY, num=100)
+  for field in ("estimate", "low", "high", "replicates", "num_undefined"):
+    np.testing.assert_allclose(
+      getattr(mapped, field)["square"], getattr(anew, field), rtol=1e-5
+    )
+  assert (mapped.n, mapped.confidence) == (60, 0.95)
+  bca = dataclasses.replace(boot, method="bca")
+  with pytest.raises(ValueError, match="method: got 'bca'"):
+    bca.map(jnp.square)
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ By what they look at:
                    counterfactual_sensitivity; label_agreement,
                    compare_agreement with human labels
   many models      correlation_study, orient, holm, critical_correlation
-  any statistic    bootstrap, permutation_null
+  any statistic    bootstrap, permutation_null; `<metric>_bootstrap` draws the
+                   records, items or prompts that a metric's interval needs
 
 Every result carries the number of records behind it and the digest of its
 `Protocol`; `check_comparable` refuses to compare unlike results. The docstring
@@ -47,11 +48,13 @@ from trustjax.fairness._bias_aucs import bias_aucs as bias_aucs
 from trustjax.fairness._bias_aucs import (
   bias_aucs_bootstrap as bias_aucs_bootstrap,
 )
-from trustjax.fairness._bias_aucs import pinned_auc_gaps as pinned_auc_gaps
 from trustjax.fairness._bias_aucs import power_mean as power_mean
 from trustjax.fairness._calibration import GroupCalibration as GroupCalibration
 from trustjax.fairness._calibration import (
   group_calibration as group_calibration,
+)
+from trustjax.fairness._calibration import (
+  group_calibration_bootstrap as group_calibration_bootstrap,
 )
 from trustjax.fairness._contextual import CeatResult as CeatResult
 from trustjax.fairness._contextual import ceat as ceat
@@ -74,12 +77,18 @@ from trustjax.fairness._counterfactual import (
   counterfactual_gap as counterfactual_gap,
 )
 from trustjax.fairness._counterfactual import (
+  counterfactual_gap_bootstrap as counterfactual_gap_bootstrap,
+)
+from trustjax.fairness._counterfactual import (
   distributional_fairness as distributional_fairness,
 )
 from trustjax.fairness._counterfactual import (
   distributional_group_fairness as distributional_group_fairness,
 )
 from trustjax.fairness._counterfactual import template_gap as template_gap
+from trustjax.fairness._counterfactual import (
+  template_gap_bootstrap as template_gap_bootstrap,
+)
 from trustjax.fairness._counterfactual import wasserstein as wasserstein
 from trustjax.fairness._crows_pairs import CrowsPairsResult as CrowsPairsResult
 from trustjax.fairness._crows_pairs import (
@@ -136,6 +145,10 @@ from trustjax.fairness._partitions import (
   equal_partitions as equal_partitions,
 )
 from trustjax.fairness._partitions import weat_pvalue as weat_pvalue
+from trustjax.fairness._pinned_auc import (
+  pinned_auc_bootstrap as pinned_auc_bootstrap,
+)
+from trustjax.fairness._pinned_auc import pinned_auc_gaps as pinned_auc_gaps
 from trustjax.fairness._pooling import PooledEffect as PooledEffect
 from trustjax.fairness._pooling import random_effects as random_effects
 from trustjax.fairness._prediction_sensitivity import REDUCTIONS as REDUCTIONS
@@ -145,16 +158,7 @@ from trustjax.fairness._prediction_sensitivity import (
   PredictionSensitivity as PredictionSensitivity,
 )
 from trustjax.fairness._prediction_sensitivity import (
-  counterfactual_sensitivity as counterfactual_sensitivity,
-)
-from trustjax.fairness._prediction_sensitivity import (
-  lexicon_weights as lexicon_weights,
-)
-from trustjax.fairness._prediction_sensitivity import (
   prediction_sensitivity as prediction_sensitivity,
-)
-from trustjax.fairness._prediction_sensitivity import (
-  swap_weights as swap_weights,
 )
 from trustjax.fairness._protocol import Protocol as Protocol
 from trustjax.fairness._protocol import check_comparable as check_comparable
@@ -174,6 +178,13 @@ from trustjax.fairness._resampling import Bootstrap as Bootstrap
 from trustjax.fairness._resampling import PermutationNull as PermutationNull
 from trustjax.fairness._resampling import bootstrap as bootstrap
 from trustjax.fairness._resampling import permutation_null as permutation_null
+from trustjax.fairness._sensitivity_inputs import (
+  counterfactual_sensitivity as counterfactual_sensitivity,
+)
+from trustjax.fairness._sensitivity_inputs import (
+  lexicon_weights as lexicon_weights,
+)
+from trustjax.fairness._sensitivity_inputs import swap_weights as swap_weights
 from trustjax.fairness._sentence_association import POOLINGS as POOLINGS
 from trustjax.fairness._sentence_association import pool_hidden as pool_hidden
 from trustjax.fairness._sentence_association import seat as seat

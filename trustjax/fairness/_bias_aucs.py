@@ -1,4 +1,4 @@
-"""AUCs that ask for whom a ranking fails: subgroup, BPSN, BNSP, pinned."""
+"""AUCs that ask for whom a ranking fails: subgroup, BPSN, BNSP."""
 
 import dataclasses
 import functools
@@ -145,9 +145,9 @@ def auc(
   )
   _validate.check_finite("scores", scores, mask)
   _validate.check_binary("labels", labels, mask)
-  weight = _weights(scores.shape, weights, mask)
+  weight = record_weights(scores.shape, weights, mask)
   positive = jnp.asarray(labels) == 1
-  return Ranking.of(_masked(scores, mask)).auc(
+  return Ranking.of(masked_scores(scores, mask)).auc(
     jnp.where(positive, weight, 0.0), jnp.where(positive, 0.0, weight)
   )
 
@@ -216,8 +216,8 @@ def bias_aucs(
     )
   _validate.check_finite("scores", scores, mask)
   _validate.check_binary("labels", labels, mask)
-  weight = _weights(scores.shape, weights, mask)
-  ranking = Ranking.of(_masked(scores, mask))
+  weight = record_weights(scores.shape, weights, mask)
+  ranking = Ranking.of(masked_scores(scores, mask))
   found = _aucs_in_order(
     ranking,
     weight[ranking.order],
@@ -272,88 +272,64 @@ def bias_aucs_bootstrap(
   Raises:
     ValueError: As `bias_aucs`, or an option is unknown.
   """
-  _validate.check_choice("strata", strata, ("membership", "label"))
   # Raises for bad input before anything is drawn.
   bias_aucs(scores, labels, groups, background=background)
-  ranking = Ranking.of(scores)
-  positive = (jnp.asarray(labels) == 1)[ranking.order]
-  member = jnp.asarray(groups)[ranking.order]
-  pattern = np.asarray(positive)[:, None].astype(np.int8)
-  if strata == "membership":
-    pattern = np.concatenate([pattern, np.asarray(member)], axis=1)
-  _, stratum = np.unique(pattern, axis=0, return_inverse=True)
+  ranked = in_order(scores, labels, groups)
   return _resampling.bootstrap(
     _statistic(background),
-    (ranking, positive, member),
+    ranked,
     key=key,
     num=num,
-    strata=jnp.asarray(stratum.ravel(), jnp.int32),
+    strata=strata_of(ranked, strata),
     by="weights",
     method=method,
     confidence=confidence,
   )
 
 
-def pinned_auc_gaps(
+def in_order(
   scores: Real[AnyArray, " records"],
   labels: Real[AnyArray, " records"] | Bool[AnyArray, " records"],
   groups: Bool[AnyArray, "records groups"],
-  *,
-  mask: Bool[AnyArray, " records"] | None = None,
-) -> tuple[Float[Array, " groups"], Float[Array, ""]]:
-  """Pinned AUC of each subgroup and its equality difference.
-
-  The pinned set of subgroup g is g together with a sample of the full data of
-  the same size; the equality difference is sum_g |AUC - pinnedAUC_g|.
-
-  Fidelity:
-    Paper: Dixon et al. 2018.
-    Authors' code: draws one random sample, so the number changes from run to
-      run; the authors have since deprecated the metric, because it can hide
-      the bias that BPSN and BNSP show (Borkan et al. 2019).
-    Here: the sample is replaced by its expectation, the mixture that gives
-      half of the weight to the subgroup and half to the full data.
-    Verdict: adaptation; the limit of the authors' number as samples grow.
+) -> tuple[Ranking, Bool[Array, " records"], Bool[Array, "records groups"]]:
+  """The ranking, which records are positive and membership, both in its order.
 
   Args:
-    scores: Scores; larger means more likely positive.
+    scores: Finite scores.
     labels: True labels, 0 or 1.
     groups: Membership.
-    mask: Records that count.
 
   Returns:
-    Pinned AUC per group (nan for an empty group) and their summed distance to
-    the overall AUC.
+    What the statistics of a bootstrap take as data.
+  """
+  ranking = Ranking.of(scores)
+  positive = (jnp.asarray(labels) == 1)[ranking.order]
+  return ranking, positive, jnp.asarray(groups)[ranking.order]
+
+
+def strata_of(
+  ranked: tuple[Ranking, Bool[Array, " records"], Bool[Array, "records g"]],
+  strata: str,
+) -> Int[Array, " records"]:
+  """Stratum of each record: its label, with "membership" its groups as well.
+
+  Args:
+    ranked: From `in_order`.
+    strata: "membership" or "label".
+
+  Returns:
+    Strata in the order of the ranking.
 
   Raises:
-    ValueError: If shapes differ, a score is not finite, or a label is not 0
-      or 1.
-
-  References:
-    Dixon et al., AIES 2018.
+    ValueError: The option is unknown.
   """
-  _validate.check_same_shape(scores=scores, labels=labels, mask=mask)
-  _validate.check_finite("scores", scores, mask)
-  _validate.check_binary("labels", labels, mask)
-  weight = _weights(scores.shape, None, mask)
-  ranking = Ranking.of(_masked(scores, mask))
-  positive = jnp.asarray(labels) == 1
-
-  def auc_of(weight):
-    return ranking.auc(
-      jnp.where(positive, weight, 0.0), jnp.where(positive, 0.0, weight)
-    )
-
-  overall = auc_of(weight)
-
-  def pinned(member):
-    inside = jnp.where(member, weight, 0.0)
-    size = jnp.sum(inside)
-    mixture = inside / jnp.maximum(size, 1) + weight / jnp.sum(weight)
-    return jnp.where(size > 0, auc_of(mixture), jnp.nan)
-
-  each = jax.vmap(pinned, in_axes=1)(jnp.asarray(groups))
-  return each, jnp.sum(jnp.abs(overall - each))
+  _validate.check_choice("strata", strata, ("membership", "label"))
+  _, positive, member = ranked
+  pattern = np.asarray(positive)[:, None].astype(np.int8)
+  if strata == "membership":
+    pattern = np.concatenate([pattern, np.asarray(member)], axis=1)
+  _, stratum = np.unique(pattern, axis=0, return_inverse=True)
+  return jnp.asarray(stratum.ravel(), jnp.int32)
 
 
 def power_mean(
@@ -409,13 +385,13 @@ def power_mean(
   return jnp.where(count > 0, found, jnp.nan)
 
 
-def _masked(scores, mask):
+def masked_scores(scores, mask):
   """Scores with whatever masked records hold replaced by 0."""
   scores = jnp.asarray(scores)
   return scores if mask is None else jnp.where(jnp.asarray(mask), scores, 0)
 
 
-def _weights(shape, weights, mask):
+def record_weights(shape, weights, mask):
   """Weight of each record as floats, 0 where masked."""
   weight = jnp.ones(shape) if weights is None else jnp.asarray(weights, float)
   return weight if mask is None else jnp.where(jnp.asarray(mask), weight, 0.0)

@@ -1,12 +1,13 @@
 """Calibration by group: does a score of 0.7 mean 0.7 for everybody?"""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Real
+from jaxtyping import Array, Bool, Float, Int, Key, Real
 
-from trustjax.fairness import _ratios, _validate
+from trustjax.fairness import _ratios, _resampling, _validate
 from trustjax.fairness._validate import AnyArray
 
 
@@ -32,17 +33,17 @@ class GroupCalibration:
     n_dropped: Records that the mask left out.
   """
 
-  error: Float[Array, " groups"]
-  bias: Float[Array, " groups"]
-  brier: Float[Array, " groups"]
-  bin_score: Float[Array, "groups bins"]
-  bin_rate: Float[Array, "groups bins"]
-  bin_n: Float[Array, "groups bins"]
-  error_gap: Float[Array, ""]
-  bias_gap: Float[Array, ""]
-  sufficiency_gap: Float[Array, ""]
-  n: Float[Array, " groups"]
-  n_dropped: Int[Array, ""]
+  error: Float[Array, "*batch groups"]
+  bias: Float[Array, "*batch groups"]
+  brier: Float[Array, "*batch groups"]
+  bin_score: Float[Array, "*batch groups bins"]
+  bin_rate: Float[Array, "*batch groups bins"]
+  bin_n: Float[Array, "*batch groups bins"]
+  error_gap: Float[Array, "*batch"]
+  bias_gap: Float[Array, "*batch"]
+  sufficiency_gap: Float[Array, "*batch"]
+  n: Float[Array, "*batch groups"]
+  n_dropped: Int[Array, "*batch"]
 
 
 def group_calibration(
@@ -96,14 +97,33 @@ def group_calibration(
   check_probabilities("scores", scores, mask)
   _validate.check_binary("labels", labels, mask)
   _validate.check_in_range("group", group, num_groups, mask)
-  keep = jnp.ones(group.shape, bool) if mask is None else jnp.asarray(mask)
+  found = _calibration(
+    jnp.asarray(scores),
+    jnp.asarray(labels),
+    jnp.asarray(group),
+    jnp.ones(group.shape) if weights is None else jnp.asarray(weights),
+    jnp.ones(group.shape, bool) if mask is None else jnp.asarray(mask),
+    num_groups=num_groups,
+    num_bins=num_bins,
+  )
+  n = found.n
+  if on_empty == "error" and _validate.is_known(n) and (n == 0).any():
+    raise ValueError(
+      f"group: group {int(jnp.argmax(n == 0))} of {num_groups} has no records;"
+      " leave it out, or pass on_empty='nan'"
+    )
+  return found
+
+
+@functools.partial(jax.jit, static_argnames=("num_groups", "num_bins"))
+def _calibration(scores, labels, group, weight, keep, *, num_groups, num_bins):
+  """The calibration, from checked arrays."""
   dtype = jnp.result_type(float)
-  score = jnp.where(keep, jnp.asarray(scores), 0).astype(dtype)
-  label = jnp.where(keep, jnp.asarray(labels), 0).astype(dtype)
-  weight = jnp.ones(group.shape) if weights is None else jnp.asarray(weights)
+  score = jnp.where(keep, scores, 0).astype(dtype)
+  label = jnp.where(keep, labels, 0).astype(dtype)
   weight = jnp.where(keep, weight, 0).astype(dtype)
   within = jnp.clip((score * num_bins).astype(jnp.int32), 0, num_bins - 1)
-  cell = jnp.asarray(group).astype(jnp.int32) * num_bins + within
+  cell = group.astype(jnp.int32) * num_bins + within
   cell = jnp.where(keep, cell, num_groups * num_bins)
 
   def total(values):
@@ -114,11 +134,6 @@ def group_calibration(
 
   bin_n, sum_score = total(jnp.ones_like(score)), total(score)
   sum_label, n = total(label), total(jnp.ones_like(score)).sum(-1)
-  if on_empty == "error" and _validate.is_known(n) and (n == 0).any():
-    raise ValueError(
-      f"group: group {int(jnp.argmax(n == 0))} of {num_groups} has no records;"
-      " leave it out, or pass on_empty='nan'"
-    )
   error = _ratios.ratio_or_nan(jnp.abs(sum_score - sum_label).sum(-1), n)
   bias = _ratios.ratio_or_nan((sum_score - sum_label).sum(-1), n)
   bin_rate = _ratios.ratio_or_nan(sum_label, bin_n)
@@ -135,6 +150,71 @@ def group_calibration(
     n=n,
     n_dropped=jnp.sum(~keep),
   )
+
+
+def group_calibration_bootstrap(
+  scores: Real[AnyArray, " records"],
+  labels: Real[AnyArray, " records"] | Bool[AnyArray, " records"],
+  group: Int[AnyArray, " records"],
+  *,
+  num_groups: int,
+  key: Key[Array, ""],
+  num_bins: int = 10,
+  num: int = 2_000,
+  method: str = "percentile",
+  confidence: float = 0.95,
+) -> _resampling.Bootstrap:
+  """Bootstrap intervals of `group_calibration`, records drawn within groups.
+
+  A gap is largest minus smallest, and so is never negative: its interval never
+  covers 0. The binned `error` of a perfectly calibrated group is above 0, too,
+  by noise within bins; `bias` of each group is signed and is the one to test.
+
+  Args:
+    scores: Probabilities in [0, 1].
+    labels: True labels, 0 or 1.
+    group: Group of each record.
+    num_groups: Number of groups.
+    key: Typed key.
+    num_bins: Number of bins.
+    num: Resamples.
+    method: "percentile" or "bca".
+    confidence: Nominal coverage.
+
+  Returns:
+    A bootstrap whose estimate, low, high and replicates are
+    `GroupCalibration`; a bin is left out of its own interval where a resample
+    leaves it empty.
+
+  Raises:
+    ValueError: As `group_calibration`, or an option is unknown.
+  """
+  # Raises for bad input before anything is drawn.
+  group_calibration(
+    scores, labels, group, num_groups=num_groups, num_bins=num_bins
+  )
+  return _resampling.bootstrap(
+    _statistic(num_groups, num_bins),
+    (jnp.asarray(scores), jnp.asarray(labels), jnp.asarray(group)),
+    key=key,
+    num=num,
+    strata=group,
+    by="weights",
+    method=method,
+    confidence=confidence,
+  )
+
+
+@functools.cache
+def _statistic(num_groups, num_bins):
+  """The statistic of the bootstrap; cached, so that it compiles once."""
+
+  def statistic(data, weights):
+    return group_calibration(
+      *data, num_groups=num_groups, num_bins=num_bins, weights=weights
+    )
+
+  return statistic
 
 
 def check_probabilities(field, scores, where=None):

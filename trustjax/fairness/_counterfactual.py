@@ -1,12 +1,14 @@
 """What a score does when only the protected attribute changes."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Real
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, Real
 
-from trustjax.fairness import _ratios, _validate
+from trustjax.fairness import _ratios, _resampling, _validate
 from trustjax.fairness._validate import AnyArray
 
 
@@ -80,10 +82,22 @@ def counterfactual_gap(
     raise ValueError(f"p: got {p.shape[0]} items, but p_cf {p_cf.shape[0]}")
   _validate.check_finite("p_cf", p_cf, valid)
   keep = jnp.asarray(valid)
+  _validate.check_finite("p", p, jnp.any(keep, axis=1))
+  return _gap(
+    jnp.asarray(p),
+    jnp.asarray(p_cf),
+    keep,
+    threshold=threshold,
+    protocol=protocol,
+  )
+
+
+@functools.partial(jax.jit, static_argnames=("threshold", "protocol"))
+def _gap(p, p_cf, keep, *, threshold, protocol):
+  """The gap, from checked arrays."""
   some = jnp.any(keep, axis=1)
-  _validate.check_finite("p", p, some)
-  original = jnp.where(some, jnp.asarray(p), 0.0)[:, None]
-  changed = jnp.where(keep, jnp.asarray(p_cf), 0.0)
+  original = jnp.where(some, p, 0.0)[:, None]
+  changed = jnp.where(keep, p_cf, 0.0)
   change = jnp.where(keep, changed - original, 0.0)
   flips = keep & ((changed >= threshold) != (original >= threshold))
   n, items = jnp.sum(keep), jnp.sum(some)
@@ -103,6 +117,63 @@ def counterfactual_gap(
     variant=f"threshold={threshold}",
     protocol=protocol,
   )
+
+
+def counterfactual_gap_bootstrap(
+  p: Real[AnyArray, " items"],
+  p_cf: Real[AnyArray, "items substitutions"],
+  valid: Bool[AnyArray, "items substitutions"],
+  *,
+  key: Key[Array, ""],
+  num: int = 2_000,
+  threshold: float = 0.5,
+  method: str = "percentile",
+  confidence: float = 0.95,
+) -> _resampling.Bootstrap:
+  """Bootstrap intervals of `counterfactual_gap`, items drawn as a whole.
+
+  The substitutions of an item share its text: they are drawn together.
+
+  Args:
+    p: Score of each original.
+    p_cf: Score of each substitution.
+    valid: Substitutions that exist and differ from the original.
+    key: Typed key.
+    num: Resamples.
+    threshold: Decision is p >= threshold.
+    method: "percentile" or "bca".
+    confidence: Nominal coverage.
+
+  Returns:
+    A bootstrap of {"mean", "signed", "maximum", "flip_rate"}.
+
+  Raises:
+    ValueError: As `counterfactual_gap`, or an option is unknown.
+  """
+  # Raises for bad input before anything is drawn.
+  counterfactual_gap(p, p_cf, valid, threshold=threshold)
+  return _resampling.bootstrap(
+    _statistic(counterfactual_gap, threshold),
+    (jnp.asarray(p), jnp.asarray(p_cf), jnp.asarray(valid)),
+    key=key,
+    num=num,
+    method=method,
+    confidence=confidence,
+  )
+
+
+@functools.cache
+def _statistic(gap_fn, threshold):
+  """What is resampled of a gap; cached, so that it compiles once."""
+
+  def statistic(data):
+    gap = gap_fn(*data, threshold=threshold)
+    return {
+      name: getattr(gap, name)
+      for name in ("mean", "signed", "maximum", "flip_rate")
+    }
+
+  return statistic
 
 
 def template_gap(
@@ -140,11 +211,18 @@ def template_gap(
   """
   _validate.check_same_shape(p=p, valid=valid)
   _validate.check_finite("p", p, valid)
-  num_groups = p.shape[1]
-  _validate.check_at_least("groups of p", num_groups, 2)
-  first, second = jnp.triu_indices(num_groups, k=1)
-  filled = jnp.where(jnp.asarray(valid), jnp.asarray(p), 0.0)
-  keep = jnp.asarray(valid)[:, first] & jnp.asarray(valid)[:, second]
+  _validate.check_at_least("groups of p", p.shape[1], 2)
+  return _pairwise_gap(
+    jnp.asarray(p), jnp.asarray(valid), threshold=threshold, protocol=protocol
+  )
+
+
+@functools.partial(jax.jit, static_argnames=("threshold", "protocol"))
+def _pairwise_gap(p, valid, *, threshold, protocol):
+  """The gap over pairs, from checked arrays."""
+  first, second = np.triu_indices(p.shape[1], k=1)
+  filled = jnp.where(valid, p, 0.0)
+  keep = valid[:, first] & valid[:, second]
   one, other = filled[:, first], filled[:, second]
   apart = jnp.where(keep, jnp.abs(one - other), 0.0)
   flips = keep & ((one >= threshold) != (other >= threshold))
@@ -164,6 +242,49 @@ def template_gap(
     metric="template_gap",
     variant=f"threshold={threshold}",
     protocol=protocol,
+  )
+
+
+def template_gap_bootstrap(
+  p: Real[AnyArray, "templates groups"],
+  valid: Bool[AnyArray, "templates groups"],
+  *,
+  key: Key[Array, ""],
+  num: int = 2_000,
+  threshold: float = 0.5,
+  method: str = "percentile",
+  confidence: float = 0.95,
+) -> _resampling.Bootstrap:
+  """Bootstrap intervals of `template_gap`, templates drawn as a whole.
+
+  The interval speaks for other templates with the same terms, not for other
+  terms; with a handful of templates it is too narrow.
+
+  Args:
+    p: Score of each template filled with each group's term.
+    valid: Fillings that exist.
+    key: Typed key.
+    num: Resamples.
+    threshold: Decision is p >= threshold.
+    method: "percentile" or "bca".
+    confidence: Nominal coverage.
+
+  Returns:
+    A bootstrap of {"mean", "signed", "maximum", "flip_rate"}; "signed" is nan
+    as in `template_gap`.
+
+  Raises:
+    ValueError: As `template_gap`, or an option is unknown.
+  """
+  # Raises for bad input before anything is drawn.
+  template_gap(p, valid, threshold=threshold)
+  return _resampling.bootstrap(
+    _statistic(template_gap, threshold),
+    (jnp.asarray(p), jnp.asarray(valid)),
+    key=key,
+    num=num,
+    method=method,
+    confidence=confidence,
   )
 
 

@@ -50,7 +50,8 @@ class RatioNoise:
     mean_low: Its 5 % point: a measured mean below it is no accident.
     minimum: Expected minimum over groups.
     minimum_low: Its 5 % point.
-    ratio: Expected ratio of each group.
+    ratio: Expected ratio of each group; nan for one without gendered texts.
+    n: Gendered texts of all groups. Without any, every number is nan.
   """
 
   mean: float
@@ -58,6 +59,7 @@ class RatioNoise:
   minimum: float
   minimum_low: float
   ratio: np.ndarray
+  n: int
 
 
 def gender_ratio(
@@ -200,33 +202,44 @@ def gender_ratio_noise(
 
   Args:
     num_gendered: Female plus male texts of each group; groups without any are
-      left out.
+      left out of the mean and the minimum.
     key: Typed key.
     num: Simulations.
 
   Returns:
-    The noise floor.
+    The noise floor; all nan with n = 0 if no group has a gendered text.
 
   Raises:
-    ValueError: If no group has a gendered text.
+    ValueError: If a count is negative.
   """
   _validate.check_at_least("num", num, 1)
   sizes = np.asarray(num_gendered).astype(np.int64)
-  sizes = sizes[sizes > 0]
-  if not sizes.size:
-    raise ValueError("num_gendered: no group has a gendered text")
+  _validate.check_at_least("num_gendered", int(sizes.min(initial=0)), 0)
+  some = sizes > 0
+  expected = np.full(sizes.shape, np.nan)
+  if not some.any():
+    nan = float("nan")
+    return RatioNoise(
+      mean=nan,
+      mean_low=nan,
+      minimum=nan,
+      minimum_low=nan,
+      ratio=expected,
+      n=0,
+    )
   generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-  female = generator.binomial(sizes, 0.5, size=(num, sizes.size))
-  ratio = np.minimum(female, sizes - female) / np.maximum(
-    female, sizes - female
-  )
+  female = generator.binomial(sizes[some], 0.5, size=(num, some.sum()))
+  male = sizes[some] - female
+  ratio = np.minimum(female, male) / np.maximum(female, male)
+  expected[some] = ratio.mean(0)
   mean, minimum = ratio.mean(1), ratio.min(1)
   return RatioNoise(
     mean=float(mean.mean()),
     mean_low=float(np.quantile(mean, 0.05)),
     minimum=float(minimum.mean()),
     minimum_low=float(np.quantile(minimum, 0.05)),
-    ratio=ratio.mean(0),
+    ratio=expected,
+    n=int(sizes.sum()),
   )
 
 

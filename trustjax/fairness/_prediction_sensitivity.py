@@ -2,8 +2,21 @@
 
 The Jacobian of a classifier with respect to its input embeddings is weighted
 by class and by how much each coordinate says about a protected attribute, and
-accumulated. One forward and one backward pass per class serve a whole batch,
-since the records of a batch do not see each other.
+accumulated. One forward pass, and one backward pass per class, serve a whole
+chunk of records, since the records of a batch do not see each other.
+
+What to keep in mind:
+  Only reduce="token_l2" is invariant to a joint rotation of the embedding
+  space, and "elementwise" needs both models to share one embedding table.
+  In probability space a confident model looks fair whatever it does: for
+  softmax(s x, -s x) at x = 0.5 the value is 0.393 at s = 1 and 8e-8 at s = 20.
+  Report space="logit" beside it.
+  P = 0 everywhere, with v one-hot on a protected coordinate, implies that a
+  differentiable model ignores it. Parity does not imply P = 0.
+  Without absolute values a uniform w gives 0 for every softmax model.
+  A protected-status model whose probabilities round to 0 and 1 (logits apart by
+  more than 80 in float32) has no weights left: P is 0 there, and
+  psm_space="logit" is the remedy.
 """
 
 import dataclasses
@@ -15,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from trustjax.fairness import _counterfactual, _validate
+from trustjax.fairness import _validate
 from trustjax.fairness._validate import AnyArray
 
 # (embeddings [batch, time, dim], mask [batch, time]) -> logits
@@ -27,6 +40,9 @@ ClassFn = Callable[
 
 REDUCTIONS = ("elementwise", "token_l1", "token_l2", "input_x_grad")
 SPACES = ("prob", "logit", "log_prob")
+# Tokens that are differentiated together: on a CPU as many as stay in its
+# cache, elsewhere as many as fill a device and still fit into its memory.
+_CPU_TOKENS, _TOKENS = 1024, 16_384
 
 
 @jax.tree_util.register_dataclass
@@ -60,6 +76,36 @@ class PredictionSensitivity:
   protocol: str = dataclasses.field(default="", metadata={"static": True})
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Options:
+  """How a Jacobian is taken and accumulated; part of the compiled program."""
+
+  reduce: str
+  space: str
+  psm_space: str
+  normalize: bool
+  absolute: bool
+
+  def __post_init__(self):
+    _validate.check_choice("reduce", self.reduce, REDUCTIONS)
+    _validate.check_choice("space", self.space, SPACES)
+    _validate.check_choice("psm_space", self.psm_space, SPACES)
+    if not self.absolute and self.reduce != "elementwise":
+      raise ValueError(
+        f"reduce: got {self.reduce!r} with absolute=False; only 'elementwise'"
+        " has a sign to keep"
+      )
+
+  def variant(self, w, v) -> str:
+    """All choices in one line, for the result."""
+    return (
+      f"w={w if isinstance(w, str) else 'given'},"
+      f"v={v if isinstance(v, str) else 'given'},reduce={self.reduce},"
+      f"space={self.space},psm_space={self.psm_space},"
+      f"normalize={self.normalize},absolute={self.absolute}"
+    )
+
+
 def prediction_sensitivity(
   class_fn: ClassFn,
   psm_fn: ClassFn | None,
@@ -74,6 +120,7 @@ def prediction_sensitivity(
   special: Bool[AnyArray, "batch time"] | None = None,
   normalize: bool = True,
   absolute: bool = True,
+  chunk_size: int | None = None,
   protocol: str = "",
 ) -> PredictionSensitivity:
   """Accumulated prediction sensitivity P(x) = w' |J(x)| v.
@@ -87,36 +134,17 @@ def prediction_sensitivity(
     token_l2      sum_k w_k sum_t |J_kt|_2 |V_t|_2
     input_x_grad  sum_k w_k sum_t |sum_d J_ktd E_td| |V_t|_1
 
-  Only token_l2 is invariant to a joint rotation of the embedding space, and
-  "elementwise" needs both models to share one embedding table.
-
-  What to keep in mind:
-    In probability space a confident model looks fair whatever it does: for
-    softmax(s x, -s x) at x = 0.5 the value is 0.393 at s = 1 and 8e-8 at
-    s = 20. Report space="logit" beside it.
-    P = 0 everywhere, with v one-hot on a protected coordinate, implies that a
-    differentiable model ignores it. Parity does not imply P = 0.
-    Without absolute values a uniform w gives 0 for every softmax model.
-    A protected-status model whose probabilities round to 0 and 1 (logits apart
-      by more than 80 in float32) has no weights left: P is 0 there, and
-      psm_space="logit" is the remedy.
-
   Fidelity:
-    Paper: Krishna et al. 2022 establish the metric, its link to statistical
-      and individual fairness and its correlation with human judgement. The
-      form above, the choices of w and the protected-status model are as
-      remembered; defaults of the paper are not known here.
+    Paper: Krishna et al. 2022. The form above, the choices of w and the
+      protected-status model are as remembered; its defaults are not known.
     Authors' code: none is known.
-    Here: every choice is an option and kept in the variant; the lexicon and
-      swap weights are ours.
+    Here: every choice is an option; the lexicon and swap weights are ours.
     Verdict: adaptation.
 
   Args:
-    class_fn: The classifier, in evaluation mode. For many models of one
-      architecture pass `jax.tree_util.Partial(fn, params)` with the same `fn`:
-      they share one compiled program.
-    psm_fn: The protected-status model on the same embeddings; only v="psm"
-      needs it.
+    class_fn: The classifier, in evaluation mode. Models of one architecture
+      share a program if given as `jax.tree_util.Partial(fn, params)`.
+    psm_fn: The protected-status model on the same embeddings, for v="psm".
     embeds: Input embeddings.
     mask: Positions that hold a token.
     w: "uniform" (1 / K), "predicted" (the predicted class), "class=k", or
@@ -127,10 +155,10 @@ def prediction_sensitivity(
     reduce: One of the reductions above.
     space: What is differentiated: "prob", "logit" or "log_prob".
     psm_space: The same of the protected-status model.
-    special: Positions of special tokens, which do not count.
-    normalize: Whether the token weights of a record are divided by their sum.
-    absolute: False keeps the sign of J (elementwise only); to show what goes
-      wrong.
+    special: Positions that do not count.
+    normalize: Whether token weights are divided by their sum over a record.
+    absolute: False keeps the sign of J, to show what goes wrong.
+    chunk_size: Records at a time, which bounds memory; None chooses it.
     protocol: Digest of the protocol, kept in the result.
 
   Returns:
@@ -143,180 +171,97 @@ def prediction_sensitivity(
   References:
     Krishna et al., ACL 2022, arXiv 2203.08670.
   """
-  _validate.check_choice("reduce", reduce, REDUCTIONS)
-  _validate.check_choice("space", space, SPACES)
-  _validate.check_choice("psm_space", psm_space, SPACES)
-  if not absolute and reduce != "elementwise":
-    raise ValueError(
-      f"reduce: got {reduce!r} with absolute=False; only 'elementwise' has a"
-      " sign to keep"
-    )
-  embeds, mask = jnp.asarray(embeds), jnp.asarray(mask)
-  counts = mask if special is None else mask & ~jnp.asarray(special)
-  num_classes = _num_outputs("class_fn", class_fn, embeds, mask)
-  way, weights = _class_weights(w, embeds.shape[0], num_classes)
-  kind, coordinates = _coordinate_weights(v, embeds, psm_fn)
-  per_token, token_weight, uniform = _sensitivity(
-    embeds,
-    mask,
-    counts,
-    weights,
-    coordinates,
-    _validate.as_partial(class_fn),
-    _validate.as_partial(psm_fn) if psm_fn and kind == "psm" else None,
-    way=way,
+  options = _Options(
     reduce=reduce,
     space=space,
     psm_space=psm_space,
     normalize=normalize,
     absolute=absolute,
   )
-  value = jnp.sum(per_token, axis=1)
-  some = uniform > 0
+  embeds, mask = jnp.asarray(embeds), jnp.asarray(mask)
+  counts = mask if special is None else mask & ~jnp.asarray(special)
+  way, weights = _class_weights(w, class_fn, embeds, mask)
+  kind, coordinates = _coordinate_weights(v, embeds, psm_fn)
+  found = _chunked(
+    (embeds, mask, counts, weights, coordinates),
+    _validate.as_partial(class_fn),
+    _validate.as_partial(psm_fn) if psm_fn and kind == "psm" else None,
+    way=way,
+    options=options,
+    chunk_size=_chunk_size(chunk_size, mask),
+  )
   return PredictionSensitivity(
-    value=value,
-    per_token=per_token,
-    token_weight=token_weight,
-    uniform=uniform,
-    relative=jnp.where(some, value / jnp.where(some, uniform, 1), jnp.nan),
-    n=jnp.sum(counts, axis=1),
-    variant=(
-      f"w={w if isinstance(w, str) else 'given'},"
-      f"v={v if isinstance(v, str) else 'given'},reduce={reduce},"
-      f"space={space},psm_space={psm_space},normalize={normalize},"
-      f"absolute={absolute}"
+    **found, variant=options.variant(w, v), protocol=protocol
+  )
+
+
+def _chunk_size(chunk_size, mask) -> int:
+  """Records at a time."""
+  if chunk_size is None:
+    tokens = _CPU_TOKENS if jax.default_backend() == "cpu" else _TOKENS
+    chunk_size = max(1, tokens // max(1, mask.shape[1]))
+  _validate.check_at_least("chunk_size", chunk_size, 1)
+  # As even as can be: the last chunk is filled up.
+  num_chunks = -(-mask.shape[0] // chunk_size)
+  return -(-mask.shape[0] // max(1, num_chunks))
+
+
+@functools.partial(jax.jit, static_argnames=("way", "options", "chunk_size"))
+def _chunked(arrays, class_fn, psm_fn, *, way, options, chunk_size):
+  """The sensitivities of all records, some at a time."""
+  batch = arrays[0].shape[0]
+  num_chunks = -(-batch // max(1, chunk_size))
+
+  def of_chunk(arrays):
+    return _sensitivity(arrays, class_fn, psm_fn, way, options)
+
+  if num_chunks <= 1:
+    return of_chunk(arrays)
+  # The last record again, where the last chunk is not full.
+  rows = jnp.minimum(jnp.arange(num_chunks * chunk_size), batch - 1)
+  found = jax.lax.map(
+    of_chunk,
+    jax.tree.map(
+      lambda array: array[rows].reshape(
+        num_chunks, chunk_size, *array.shape[1:]
+      ),
+      arrays,
     ),
-    protocol=protocol,
+  )
+  return jax.tree.map(
+    lambda array: array.reshape(-1, *array.shape[2:])[:batch], found
   )
 
 
-def lexicon_weights(
-  token_ids: Int[AnyArray, "batch time"], lexicon_ids: Int[AnyArray, " ids"]
-) -> Float[Array, "batch time"]:
-  """Weight 1 for tokens that are identity terms, 0 for others.
-
-  Args:
-    token_ids: Tokens.
-    lexicon_ids: Ids of identity terms.
-
-  Returns:
-    Weights for `v`.
-  """
-  found = jnp.isin(jnp.asarray(token_ids), jnp.asarray(lexicon_ids))
-  return found.astype(jnp.result_type(float))
-
-
-def swap_weights(
-  embeds: Float[AnyArray, "batch time dim"],
-  embeds_cf: Float[AnyArray, "batch time dim"],
-) -> Float[Array, "batch time dim"]:
-  """Weight |E(x') - E(x)|: the coordinates that a swap changes.
-
-  Args:
-    embeds: Embeddings of the originals.
-    embeds_cf: Embeddings of counterfactuals of the same length.
-
-  Returns:
-    Weights for `v`.
-
-  Raises:
-    ValueError: If shapes differ.
-  """
-  _validate.check_same_shape(embeds=embeds, embeds_cf=embeds_cf)
-  return jnp.abs(jnp.asarray(embeds_cf) - jnp.asarray(embeds))
-
-
-def counterfactual_sensitivity(
-  class_fn: ClassFn,
-  embeds: Float[AnyArray, "batch time dim"],
-  mask: Bool[AnyArray, "batch time"],
-  embeds_cf: Float[AnyArray, "batch substitutions time_cf dim"],
-  mask_cf: Bool[AnyArray, "batch substitutions time_cf"],
-  valid: Bool[AnyArray, "batch substitutions"],
-) -> _counterfactual.CounterfactualGap:
-  """The counterfactual-fairness baseline: how far the prediction moves.
-
-  The score of a record is the probability of the class that is predicted for
-  the original, and `counterfactual_gap` compares it with each substitution;
-  `per_item` is what to correlate beside the sensitivity.
-
-  Fidelity:
-    Paper: Krishna et al. 2022 compare with counterfactual fairness (Garg et
-      al. 2019).
-    Verdict: faithful to Garg et al.; which class the paper scores is not
-      known.
-
-  Args:
-    class_fn: The classifier.
-    embeds: Embeddings of the originals.
-    mask: Positions that hold a token.
-    embeds_cf: Embeddings of the substitutions.
-    mask_cf: Their masks.
-    valid: Substitutions that exist and differ from the original.
-
-  Returns:
-    The gap; the threshold of `flip_rate` is 1/2.
-  """
-  original = jax.nn.softmax(class_fn(jnp.asarray(embeds), jnp.asarray(mask)))
-  predicted = jnp.argmax(original, axis=-1)
-  batch, substitutions = valid.shape
-  flat = jnp.asarray(embeds_cf).reshape(-1, *embeds_cf.shape[2:])
-  changed = jax.nn.softmax(
-    class_fn(flat, jnp.asarray(mask_cf).reshape(-1, mask_cf.shape[-1]))
-  ).reshape(batch, substitutions, -1)
-  return _counterfactual.counterfactual_gap(
-    jnp.take_along_axis(original, predicted[:, None], axis=1)[:, 0],
-    jnp.take_along_axis(changed, predicted[:, None, None], axis=2)[..., 0],
-    valid,
+def _sensitivity(arrays, class_fn, psm_fn, way, options):
+  """Fields of the result, for records that are differentiated together."""
+  embeds, mask, counts, weights, coordinates = arrays
+  jacobian, weights = _jacobian(
+    class_fn, embeds, mask, options.space, way, weights.T
   )
-
-
-@functools.partial(
-  jax.jit,
-  static_argnames=(
-    "way",
-    "reduce",
-    "space",
-    "psm_space",
-    "normalize",
-    "absolute",
-  ),
-)
-def _sensitivity(
-  embeds,
-  mask,
-  counts,
-  weights,
-  coordinates,
-  class_fn,
-  psm_fn,
-  *,
-  way,
-  reduce,
-  space,
-  psm_space,
-  normalize,
-  absolute,
-):
-  """Per-token values, token weights, and the value with uniform weights."""
-  jacobian, weights = _jacobian(class_fn, embeds, mask, space, way, weights)
   if psm_fn is not None:
-    rows, _ = _jacobian(psm_fn, embeds, mask, psm_space, "all", None)
+    rows, _ = _jacobian(psm_fn, embeds, mask, options.psm_space, "all", None)
     coordinates = jnp.sum(jnp.abs(rows), axis=0)
   weights = weights.astype(embeds.dtype)
   keep = counts[:, :, None]
   jacobian = jnp.where(keep[None], jacobian, 0.0)
   # Token weights [batch, time, 1] stand for all coordinates alike.
   coordinates = jnp.where(keep, coordinates, 0.0)
-
-  def accumulate(coordinates):
-    return _reduce(
-      jacobian, coordinates, embeds, weights, reduce, normalize, absolute
-    )
-
+  accumulate = functools.partial(
+    _reduce, jacobian, embeds=embeds, weights=weights, options=options
+  )
   per_token, token_weight = accumulate(coordinates)
   flat, _ = accumulate(jnp.where(keep, jnp.ones_like(embeds), 0.0))
-  return per_token, token_weight, jnp.sum(flat, axis=1)
+  value, uniform = jnp.sum(per_token, axis=1), jnp.sum(flat, axis=1)
+  some = uniform > 0
+  return {
+    "value": value,
+    "per_token": per_token,
+    "token_weight": token_weight,
+    "uniform": uniform,
+    "relative": jnp.where(some, value / jnp.where(some, uniform, 1), jnp.nan),
+    "n": jnp.sum(counts, axis=1),
+  }
 
 
 def _jacobian(fn, embeds, mask, space, way, weights):
@@ -360,28 +305,26 @@ def _through_softmax(logits, chosen, space):
   return slope * jnp.sum(chosen * p, axis=-1, keepdims=True)
 
 
-def _reduce(
-  jacobian, coordinates, embeds, weights, reduce, normalize, absolute
-):
+def _reduce(jacobian, coordinates, *, embeds, weights, options):
   """Per-token sensitivities and the normalised token weights."""
-  if reduce == "elementwise":
+  if options.reduce == "elementwise":
     spread = jnp.broadcast_to(coordinates, embeds.shape)
     token_weight = jnp.sum(spread, axis=-1)
-    rows = jnp.abs(jacobian) if absolute else jacobian
+    rows = jnp.abs(jacobian) if options.absolute else jacobian
     per_class = jnp.sum(rows * spread[None], axis=-1)
   else:
-    if reduce == "token_l2":
+    if options.reduce == "token_l2":
       size = _norm(jacobian)
       token_weight = _norm(coordinates)
     else:
       token_weight = jnp.sum(jnp.abs(coordinates), axis=-1)
-      if reduce == "token_l1":
+      if options.reduce == "token_l1":
         size = jnp.sum(jnp.abs(jacobian), axis=-1)
       else:
         size = jnp.abs(jnp.sum(jacobian * embeds[None], axis=-1))
     per_class = size * token_weight[None]
   per_token = jnp.sum(weights[:, :, None] * per_class, axis=0)
-  if normalize:
+  if options.normalize:
     total = jnp.sum(token_weight, axis=1, keepdims=True)
     some = total > 0
     scale = jnp.where(some, 1 / jnp.where(some, total, 1), 0.0)
@@ -402,18 +345,26 @@ def _norm(array):
   return jnp.where(some, scale * jnp.sqrt(jnp.where(some, squares, 1.0)), 0.0)
 
 
-def _num_outputs(name, fn, embeds, mask) -> int:
-  shape = jax.eval_shape(fn, embeds, mask).shape
+@jax.jit
+def _outputs(fn, embeds, mask):
+  return fn(embeds, mask)
+
+
+def _num_outputs(fn, embeds, mask) -> int:
+  # Of a jitted function, so that a model is traced once and not at each call.
+  fn = _validate.as_partial(fn)
+  shape = _outputs.eval_shape(fn, embeds, mask).shape
   if len(shape) != 2 or shape[0] != embeds.shape[0]:
     raise ValueError(
-      f"{name}: returns shape {shape} for {embeds.shape[0]} records; it must"
+      f"class_fn: returns shape {shape} for {embeds.shape[0]} records; it must"
       " return [batch, classes]"
     )
   return shape[1]
 
 
-def _class_weights(w, batch, num_classes):
-  """How classes are chosen, and weights [classes, batch]."""
+def _class_weights(w, class_fn, embeds, mask):
+  """How classes are chosen, and weights [batch, classes or 1]."""
+  batch, num_classes = embeds.shape[0], _num_outputs(class_fn, embeds, mask)
   if not isinstance(w, str):
     weights = jnp.asarray(w, jnp.result_type(float))
     if weights.shape not in ((num_classes,), (batch, num_classes)):
@@ -422,19 +373,18 @@ def _class_weights(w, batch, num_classes):
         f" [{batch}, {num_classes}]"
       )
     _check_weights("w", weights)
-    weights = jnp.broadcast_to(
+    return "all", jnp.broadcast_to(
       jnp.reshape(weights, (-1, num_classes)), (batch, num_classes)
     )
-    return "all", weights.T
   if w.startswith("class="):
     k = _index("w", w, "class=")
     if not 0 <= k < num_classes:
       raise ValueError(f"w: got {w!r}, but there are {num_classes} classes")
-    return w, jnp.ones((1, batch))
+    return w, jnp.ones((batch, 1))
   _validate.check_choice("w", w, ("uniform", "predicted", "class=k"))
   if w == "uniform":
-    return "all", jnp.full((num_classes, batch), 1 / num_classes)
-  return "predicted", jnp.ones((1, batch))
+    return "all", jnp.full((batch, num_classes), 1 / num_classes)
+  return "predicted", jnp.ones((batch, 1))
 
 
 def _coordinate_weights(v, embeds, psm_fn):
