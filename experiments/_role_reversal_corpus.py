@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments import _config_flags
+from experiments import _config_flags, _word_vectors
 from trustjax import data, distillation
 
 # How often the forms of a gendered word are shown to a new tokenizer, so that
 # each becomes one piece.
 _FORM_COUNT = 50
 _LINES_LOOKED_AT = 2_000
-_PROMPTS = 0x0B01D
+NAMES = ("occupations", "files")
+_PROMPTS, _BIOGRAPHIES = 0x0B01D, 0xB105
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,8 @@ class Corpus:
     prompts: What is continued.
     vocab_perm: Partner of each token, to swap a teacher's words back.
     swap_counts: Texts, swapped texts, ambiguous and skipped words.
+    biographies: "train" and "test" of Bias in Bios, where it is given.
+    vectors: Word vectors, where they are given.
     describe: JSON-able identity.
   """
 
@@ -55,6 +58,8 @@ class Corpus:
   prompts: Prompts
   vocab_perm: np.ndarray
   swap_counts: dict[str, int]
+  biographies: dict[str, tuple[data.Biography, ...]] | None
+  vectors: _word_vectors.WordVectors | None
   describe: dict[str, Any]
 
 
@@ -71,6 +76,15 @@ def make_corpus(config: _config_flags.Config) -> Corpus:
     ValueError: A field of the config is impossible.
     FileNotFoundError: A file is missing.
   """
+  # What may be missing is looked for first.
+  biographies = _biographies(config)
+  vectors = None
+  if config.evaluation.vectors.file:
+    vectors = _word_vectors.read_word_vectors(
+      pathlib.Path(config.evaluation.vectors.file),
+      hard_debias=config.evaluation.vectors.hard_debias,
+      threshold=config.evaluation.vectors.threshold,
+    )
   train, held_out = _texts(config)
   tokenizer = _tokenizer(config, train)
   swaps = [
@@ -103,12 +117,15 @@ def make_corpus(config: _config_flags.Config) -> Corpus:
       "ambiguous_words": sum(swap.n_ambiguous for _, swap in swaps),
       "skipped_words": sum(swap.n_skipped for _, swap in swaps),
     },
+    biographies=biographies,
+    vectors=vectors,
     describe={
       "corpus": config.corpus.to_dict(),
       "swap": config.swap.to_dict(),
       "lexicon": lexicon.digest,
       "tokenizer": tokenizer.digest,
       "prompts": prompts.source,
+      "vectors": vectors.digest if vectors else None,
       "length": config.length,
     },
   )
@@ -125,10 +142,6 @@ def _texts(config):
         (config.seed, corpus.size, corpus.bias),
         (config.seed + 10_000, corpus.held_out_size, corpus.bias),
       )
-    )
-  if corpus.name != "files":
-    raise ValueError(
-      f"corpus.name: got {corpus.name!r}; allowed are 'occupations' and 'files'"
     )
   if not corpus.files:
     raise ValueError("corpus.files: got none; name the files of the corpus")
@@ -175,6 +188,23 @@ def _tokenizer(config, texts):
     [*texts, *swapped, *(forms * _FORM_COUNT)],
     vocab_size=config.tokenizer.vocab_size,
   )
+
+
+def _biographies(config):
+  """Bias in Bios, cut to the config's sizes; None without a path."""
+  fields = config.evaluation.bios
+  if not fields.path:
+    return None
+  found = data.read_bias_in_bios(pathlib.Path(fields.path), seed=config.seed)
+  rng = np.random.default_rng([config.seed, _BIOGRAPHIES])
+  kept = {}
+  for split, size in (("train", fields.num_train), ("test", fields.num_test)):
+    size = min(size, len(found[split]))
+    if not size:
+      raise ValueError(f"Bias in Bios: {fields.path} has no {split} texts")
+    chosen = np.sort(rng.choice(len(found[split]), size, replace=False))
+    kept[split] = tuple(found[split][i] for i in chosen)
+  return kept
 
 
 def _prompts(config, tokenizer):

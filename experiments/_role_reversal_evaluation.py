@@ -1,7 +1,6 @@
 """Scores of one student: perplexity, generations, carry-over checks."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 from typing import Any
@@ -9,21 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from experiments import _arms, _config_flags, _role_reversal_corpus
-from trustjax import data, distillation, fairness, models, reporting, training
+from experiments import (
+  _arms,
+  _config_flags,
+  _role_reversal_carry_over,
+  _role_reversal_corpus,
+)
+from trustjax import distillation, fairness, models, reporting, training
 
 _GENERATE = 2
-# Sentences of the probe, of seeds that no corpus has.
-_PROBE_SEEDS = (20_000, 30_000)
-_PROBE_SIZES = (3_000, 2_000)
-_PROBE_STEPS, _PROBE_DECAY = 300, 1e-3
-_CHUNK = 256
-# Sentences that say nothing but the word, in the style of the corpus.
-_TEMPLATES = ("this is the {} .", "we met the {} .", "i called the {} .")
-_FEMALE = ("woman", "sister", "mother", "daughter", "aunt", "niece", "wife")
-_MALE = ("man", "brother", "father", "son", "uncle", "nephew", "husband")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,9 +26,8 @@ class Evaluation:
 
   Attributes:
     items: Arrays: nll and counts of the perplexity's windows; label of each
-      continuation [prompts, samples], and with its prompt; probe_true,
-      probe_pred, probe_gender; seat_x and seat_y, the associations of the
-      occupations.
+      continuation [prompts, samples], with its prompt, and by word vectors
+      where there are any; what `_role_reversal_carry_over.measure` found.
     numbers: Scores that are not resampled.
     texts: The continuations.
   """
@@ -77,7 +70,7 @@ def evaluate(
   labels, quality = _judge(corpus, texts)
   items = {"nll": fit.nll, "counts": fit.counts} | labels
   if config.evaluation.carry_over:
-    items |= _carry_over(corpus, model, params, config.corpus.bias, config.seed)
+    items |= _role_reversal_carry_over.measure(config, corpus, model, params)
   # No text may have what a number counts, and a session that only ran the last
   # step has no usual step to time.
   numbers = {
@@ -126,6 +119,9 @@ def _judge(corpus, texts):
     ).reshape(len(texts), -1)
     for name, of in (("label", flat), ("label_with_prompt", whole))
   }
+  if corpus.vectors is not None:
+    by_vectors = corpus.vectors.gender_max(flat)
+    labels["label_by_vectors"] = by_vectors.reshape(len(texts), -1)
   mixed = distillation.mixed_pronouns(whole)
   words = [fairness.text_tokens(text) for text in flat]
   quality = {
@@ -134,124 +130,6 @@ def _judge(corpus, texts):
     "mean_words": float(np.mean([len(text) for text in words])),
   }
   return labels, quality
-
-
-def _carry_over(corpus, model, params, bias, seed):
-  """An occupation probe on hidden states, and SEAT's associations."""
-  names = tuple(data.OCCUPATIONS)
-  sets = []
-  for at, size in zip(_PROBE_SEEDS, _PROBE_SIZES):
-    sentences = [
-      sentence
-      for sentence in data.occupation_sentences(seed + at, size, bias)
-      if sentence.gender != "neutral"
-    ]
-    # The occupation is hidden; what is left tells the gender.
-    texts = [
-      " ".join(
-        "person" if i == sentence.occupation_at else word
-        for i, word in enumerate(sentence.tokens)
-      )
-      for sentence in sentences
-    ]
-    sets.append(
-      (
-        _vectors(corpus, model, params, texts),
-        np.array([names.index(s.occupation) for s in sentences], np.int32),
-        np.array([int(s.gender == "female") for s in sentences], np.int32),
-      )
-    )
-  (fit, classes, _), (test, true, gender) = sets
-  predicted = _probe(fit, classes, test, len(names))
-  leaning = {
-    kind: [name for name, lean in data.OCCUPATIONS.items() if lean == kind]
-    for kind in ("female", "male")
-  }
-  x, y, a, b = (
-    _vectors(
-      corpus,
-      model,
-      params,
-      [template.format(word) for word in words for template in _TEMPLATES],
-    )
-    for words in (leaning["female"], leaning["male"], _FEMALE, _MALE)
-  )
-  by_word = (-1, len(_TEMPLATES))
-  return {
-    "probe_true": true,
-    "probe_pred": np.asarray(predicted),
-    "probe_gender": gender,
-    "seat_x": np.asarray(fairness.association(x, a, b)).reshape(by_word),
-    "seat_y": np.asarray(fairness.association(y, a, b)).reshape(by_word),
-  }
-
-
-@functools.lru_cache(maxsize=4)
-def _encoder(model):
-  """(params, tokens, mask) -> mean hidden state of each sentence."""
-
-  def one(params, tokens, mask):
-    embeddings = model.embed(params, {"tokens": tokens, "mask": mask})
-    return model.encode(params, embeddings, mask)
-
-  def batch(params, tokens, mask):
-    hidden = jax.vmap(one, in_axes=(None, 0, 0))(params, tokens, mask)
-    # The end of text in front belongs to every sentence alike.
-    return fairness.pool_hidden(
-      hidden,
-      mask,
-      pooling="mean",
-      special=jnp.zeros_like(mask).at[:, 0].set(True),
-    )
-
-  return jax.jit(batch)
-
-
-def _vectors(corpus, model, params, texts) -> np.ndarray:
-  end = corpus.tokenizer.end_of_text
-  ids = [[end, *text] for text in corpus.tokenizer.encode_batch(texts)]
-  width = min(model.fields["max_length"], 32)
-  tokens = np.zeros((len(ids), width), np.int32)
-  mask = np.zeros((len(ids), width), bool)
-  for i, row in enumerate(ids):
-    row = row[:width]
-    tokens[i, : len(row)], mask[i, : len(row)] = row, True
-  found = []
-  for start in range(0, len(ids), _CHUNK):
-    # The last chunk repeats its last text, so that one program serves all.
-    rows = np.minimum(np.arange(start, start + _CHUNK), len(ids) - 1)
-    found.append(np.asarray(_encoder(model)(params, tokens[rows], mask[rows])))
-  return np.concatenate(found)[: len(ids)]
-
-
-def _probe(fit, classes, test, num_classes):
-  """Predictions of a linear classifier on standardised frozen vectors."""
-  centre, scale = fit.mean(axis=0), fit.std(axis=0) + 1e-6
-  fit, test = ((vectors - centre) / scale for vectors in (fit, test))
-  weights = _fit_probe(num_classes, jnp.asarray(fit), jnp.asarray(classes))
-  return np.argmax(test @ weights["w"] + weights["b"][None], axis=1)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _fit_probe(num_classes, vectors, classes):
-  optimizer = optax.adam(0.05)
-
-  def loss(weights):
-    logits = vectors @ weights["w"] + weights["b"][None]
-    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
-    return entropy.mean() + _PROBE_DECAY * jnp.sum(weights["w"] ** 2)
-
-  def step(carry, _):
-    weights, state = carry
-    updates, state = optimizer.update(jax.grad(loss)(weights), state)
-    return (optax.apply_updates(weights, updates), state), None
-
-  weights = {
-    "w": jnp.zeros((vectors.shape[1], num_classes)),
-    "b": jnp.zeros(num_classes),
-  }
-  first = (weights, optimizer.init(weights))
-  return jax.lax.scan(step, first, None, length=_PROBE_STEPS)[0][0]
 
 
 def write(

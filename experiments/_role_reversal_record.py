@@ -1,43 +1,52 @@
-"""What a role-reversal study leaves behind: record, claims, table, figure."""
+"""What a role-reversal study leaves behind: record, table, figure, samples."""
 
-import dataclasses
+import functools
+import math
 import pathlib
-from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from experiments import (
   _config_flags,
+  _role_reversal_claims,
   _role_reversal_evaluation,
+  _role_reversal_figure,
   _role_reversal_training,
 )
 from experiments import _role_reversal_resampling as _resampling
 from trustjax import distillation, reporting
 
-if TYPE_CHECKING:
-  import matplotlib.figure
-
-TEACHER = "teacher"
-_SOURCE = "Gupta et al. 2022, abstract; the threshold is a choice made here"
+TEACHER = _role_reversal_figure.TEACHER
 _COLUMNS = (
   reporting.Column("about", "teacher and texts"),
   reporting.Column("perplexity", format=".3f"),
+  reporting.Column("added_perplexity", "added to baseline's", format=".1%"),
   reporting.Column("gender_ratio_mean", "mean ratio", format=".3f"),
   reporting.Column("noise_floor_mean", "balanced mean", format=".3f"),
   reporting.Column("gender_ratio_min", "minimum ratio", format=".3f"),
   reporting.Column("noise_floor_min", "balanced minimum", format=".3f"),
   reporting.Column("mixed_pronoun_share", "mixed pronouns", format=".1%"),
-  reporting.Column("distinct_2", "distinct-2", format=".3f"),
 )
-_CARRY_OVER = (
-  reporting.Column("seat", "SEAT d", format=".2f"),
-  reporting.Column("probe_gap", "probe TPR gap", format=".3f"),
+_BY_VECTORS = (
+  reporting.Column(
+    "gender_ratio_mean_by_vectors", "mean ratio, Gender-Max", format=".3f"
+  ),
 )
-_LAST = (
-  reporting.Column("changed_positions", "changed positions", format=".1%"),
-  reporting.Column("seconds_per_step", "time per step", "s", format=".4f"),
-)
+# Whether a gain carries over: name, column, and what a claim says of it.
+_CARRY_OVER = {
+  "seat": (reporting.Column("seat", "SEAT d", format=".2f"), "SEAT"),
+  "ceat": (reporting.Column("ceat", "CEAT d", format=".2f"), "CEAT"),
+  "probe_gap": (
+    reporting.Column("probe_gap", "probe TPR gap", format=".3f"),
+    "probe gap",
+  ),
+  "bios_gap": (
+    reporting.Column("bios_gap", "biographies TPR gap", format=".3f"),
+    "gap of the biographies",
+  ),
+}
+_NO_TEXT = "no group has a gendered text"
 _NUMBERS = (
   "mixed_pronoun_share",
   "distinct_1",
@@ -48,31 +57,6 @@ _NUMBERS = (
   "num_sequences",
 )
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _ArmStatistics:
-  """The resampled statistics of one arm."""
-
-  perplexity: _resampling.Resampled
-  disparity: _resampling.Disparity
-  seat: _resampling.Resampled | None
-  probe_gap: _resampling.Resampled | None
-
-
-# Colours that people with a colour-vision deficiency tell apart.
-_COLORS = {
-  "original": "#0072B2",
-  "augmented": "#D55E00",
-  "coin_flip": "#009E73",
-}
-_MARKERS = {
-  "original": "o",
-  "none": "o",
-  "max": "^",
-  "mean": "v",
-  "expMean": "D",
-  "swap": "s",
-}
 
 Evaluations = dict[str, list[_role_reversal_evaluation.Evaluation]]
 
@@ -92,9 +76,14 @@ def write(
     evaluations: Arm (or the teacher) -> evaluation of each seed.
   """
   results = make_results(config, study, evaluations)
-  columns = [*_COLUMNS, *_LAST]
-  if config.evaluation.carry_over:
-    columns = [*_COLUMNS, *_CARRY_OVER, *_LAST]
+  columns = [*_COLUMNS]
+  if study.corpus.vectors is not None:
+    columns += _BY_VECTORS
+  columns += [
+    column
+    for name, (column, _) in _CARRY_OVER.items()
+    if f"{TEACHER}/{name}" in results
+  ]
   table = reporting.arm_table(
     results,
     columns,
@@ -109,12 +98,10 @@ def write(
     config=config,
     results=results,
     table=table,
-    figures={"disparity_against_perplexity": plot(results)},
+    figures={"balance_and_utility": _role_reversal_figure.plot(results)},
   )
   for name, seeds in evaluations.items():
-    _role_reversal_training.write_samples(
-      workdir / "samples" / f"{name}.txt", study.corpus, seeds[0]
-    )
+    _write_samples(workdir / "samples" / f"{name}.txt", study.corpus, seeds[0])
   print()
   reporting.print_table(table)
   for name in results.claims():
@@ -148,34 +135,47 @@ def make_results(
     # The teacher has no seeds; it stands for each of them in a resample.
     all_seeds = seeds * config.num_seeds if name == TEACHER else seeds
     statistics[name] = _statistics(config, study, all_seeds)
-    _set_arm(results, config, name, statistics[name], seeds, drawn)
-  for claim in _claims(config, statistics, drawn):
+    _set_arm(results, name, statistics[name], seeds, drawn)
+  for name in evaluations:
+    _set_differences(results, name, statistics, drawn)
+  for claim in _role_reversal_claims.claims(config, statistics, drawn):
     results.add_claim(claim)
   return results
 
 
 def _statistics(config, study, seeds):
-  carry_over = config.evaluation.carry_over
-  return _ArmStatistics(
+  prompts = study.corpus.prompts
+  disparity = functools.partial(
+    _resampling.disparity, config, prompts.group, len(prompts.names), seeds
+  )
+  carry_over = {}
+  if config.evaluation.carry_over:
+    carry_over = {
+      "seat": _resampling.seat(config, seeds),
+      "ceat": _resampling.ceat(config, seeds),
+      "probe_gap": _resampling.recall_gap(config, seeds, "probe"),
+    }
+    if study.corpus.biographies is not None:
+      carry_over["bios_gap"] = _resampling.recall_gap(config, seeds, "bios")
+  by_vectors = None
+  if study.corpus.vectors is not None:
+    by_vectors = disparity(label="label_by_vectors")
+  return _role_reversal_claims.ArmStatistics(
     perplexity=_resampling.perplexity(config, seeds),
-    disparity=_resampling.disparity(
-      config,
-      study.corpus.prompts.group,
-      len(study.corpus.prompts.names),
-      seeds,
-    ),
-    seat=_resampling.seat(config, seeds) if carry_over else None,
-    probe_gap=_resampling.probe_gap(config, seeds) if carry_over else None,
+    disparity=disparity(),
+    by_vectors=by_vectors,
+    carry_over=carry_over,
   )
 
 
-def _set_arm(results, config, name, found, seeds, drawn):
+def _set_arm(results, name, found, seeds, drawn):
   def measure(key, resampled):
     estimate, replicates = resampled.over_seeds(drawn)
-    results.measure(
-      f"{name}/{key}",
-      _resampling.interval(estimate, replicates, len(seeds)),
-    )
+    if math.isfinite(estimate):
+      measured = _resampling.interval(estimate, replicates, len(seeds))
+      results.measure(f"{name}/{key}", measured)
+    else:
+      results.set(f"{name}/{key}", None, reason=_NO_TEXT)
 
   about = "the teacher itself"
   if name != TEACHER:
@@ -184,20 +184,30 @@ def _set_arm(results, config, name, found, seeds, drawn):
   measure("perplexity", found.perplexity)
   measure("gender_ratio_mean", found.disparity.mean)
   measure("gender_ratio_min", found.disparity.minimum)
-  results.set(f"{name}/noise_floor_mean", found.disparity.floor_mean)
-  results.set(f"{name}/noise_floor_min", found.disparity.floor_minimum)
+  for key, value in (
+    ("noise_floor_mean", found.disparity.floor_mean),
+    ("noise_floor_min", found.disparity.floor_minimum),
+    ("gender_ratio_mean_with_prompt", found.disparity.mean_with_prompt),
+  ):
+    results.set(f"{name}/{key}", value, reason=_NO_TEXT)
   results.set(f"{name}/undefined_groups", found.disparity.num_undefined)
-  results.set(
-    f"{name}/gender_ratio_mean_with_prompt",
-    found.disparity.mean_with_prompt,
-    reason="no group has a gendered text",
-  )
   for kind, count in zip(("female", "male", "neutral"), found.disparity.counts):
     results.set(f"{name}/texts_{kind}", int(count))
-  if found.seat is not None:
-    measure("seat", found.seat)
-    measure("probe_gap", found.probe_gap)
-    results.set(f"{name}/probe_accuracy", _resampling.probe_accuracy(seeds))
+  if found.by_vectors is not None:
+    measure("gender_ratio_mean_by_vectors", found.by_vectors.mean)
+    measure("gender_ratio_min_by_vectors", found.by_vectors.minimum)
+  for key, resampled in found.carry_over.items():
+    measure(key, resampled)
+    probe, _, gap = key.partition("_")
+    if gap:
+      results.set(
+        f"{name}/{probe}_accuracy", _resampling.accuracy(seeds, probe)
+      )
+  _set_numbers(results, name, seeds)
+
+
+def _set_numbers(results, name, seeds):
+  """What is not resampled: a mean over seeds."""
   for key in _NUMBERS:
     values = [s.numbers[key] for s in seeds if key in s.numbers]
     if values:
@@ -216,73 +226,30 @@ def _set_arm(results, config, name, found, seeds, drawn):
   if times:
     results.measure(key, reporting.bootstrap_median(times))
   else:
-    results.set(key, None, reason="no whole session of training was timed")
+    reason = "no whole session of training was timed"
+    if name == TEACHER:
+      reason = "the teacher's own training is not an arm's"
+    results.set(key, None, reason=reason)
 
 
-def _claims(config, statistics, drawn):
-  """Substantial reduction, minor loss, no automatic carry-over."""
-  arm, limits = config.claims.arm, config.claims
-  baseline = f"{arm[:1]}0"
-  missing = [name for name in (arm, baseline) if name not in statistics]
-
-  def claim(name, threshold, of):
-    """The statistic of (arm, baseline) is at most the threshold."""
-    estimate, reason = None, ""
-    if missing:
-      reason = f"arms: {', '.join(missing)} was not run"
-    else:
-      estimate, reason = of(statistics[arm], statistics[baseline])
-    return reporting.Claim(
-      name=name,
-      estimate=estimate,
-      relation="at_most",
-      threshold=threshold,
-      source=_SOURCE,
-      reason=reason,
-    )
-
-  def ratio(above, below, shift=0.0):
-    """Estimate and replicates of a ratio of two paired statistics."""
-    if below[0] <= 0 or np.any(below[1] <= 0):
-      return None, "the baseline's own value may be zero: nothing to reduce"
-    replicates = above[1] / below[1] + shift
-    estimate = above[0] / below[0] + shift
-    return _resampling.interval(estimate, replicates, drawn.shape[1]), ""
-
-  def distance(of):
-    estimate, replicates = of.disparity.mean.over_seeds(drawn)
-    floor = of.disparity.floor_mean
-    return floor - estimate, floor - replicates
-
-  def removed(part):
-    """Share of the baseline's absolute value that the arm has removed."""
-
-    def of(arm, baseline):
-      if getattr(arm, part) is None:
-        return None, "evaluation.carry_over is off"
-      one, other = (
-        getattr(which, part).over_seeds(drawn) for which in (arm, baseline)
+def _set_differences(results, name, statistics, drawn):
+  """Paired differences from the arm's baseline."""
+  found, reason = {}, "the teacher has no baseline"
+  if name != TEACHER:
+    baseline = distillation.role_reversal_arm(name).baseline
+    reason = f"arms: {baseline}, the baseline, was not run"
+    if name == baseline:
+      reason = "it is the baseline"
+    elif baseline in statistics:
+      reason = _NO_TEXT
+      found = _role_reversal_claims.against_baseline(
+        statistics[name], statistics[baseline], drawn
       )
-      # 1 - a / b is (b - a) / b: the same ratio with another numerator.
-      above = other[0] - abs(one[0]), other[1] - np.abs(one[1])
-      return ratio(above, other)
-
-    return of
-
-  yield claim(
-    "disparity",
-    limits.remaining_distance,
-    lambda a, b: ratio(distance(a), distance(b)),
-  )
-  yield claim(
-    "utility",
-    limits.perplexity_cost,
-    lambda a, b: ratio(
-      a.perplexity.over_seeds(drawn), b.perplexity.over_seeds(drawn), -1.0
-    ),
-  )
-  yield claim("carry_over", limits.carry_over_margin, removed("probe_gap"))
-  yield claim("carry_over_embedding", limits.carry_over_margin, removed("seat"))
+  for key in ("added_perplexity", "gender_ratio_gain"):
+    if key in found:
+      results.measure(f"{name}/{key}", found[key])
+    else:
+      results.set(f"{name}/{key}", None, reason=reason)
 
 
 def _notes(config, results):
@@ -294,6 +261,8 @@ def _notes(config, results):
     " of texts do not compare.",
     f"perplexity: held-out text, windows of {config.length} tokens, stride"
     f" {stride}.",
+    "added to baseline's: perplexity, as a share of that of the arm 0 of the"
+    " same letter; the same windows are drawn for both.",
     "intervals: 95 %, prompts (windows, sentences, words) drawn within seeds,"
     " paired across arms.",
   ]
@@ -302,17 +271,32 @@ def _notes(config, results):
       "probe TPR gap: root mean square over occupations of the difference in"
       " recall between women and men, of a linear probe that predicts a hidden"
       " occupation from frozen states; SEAT d: association of occupations that"
-      " lean to women with female words."
+      " lean to women with female words, in templates; CEAT d: the same in"
+      " sentences without a leaning, pooled over drawn contexts."
     )
-  for name, text in (
-    (
-      "disparity",
-      "distance to the balanced mean, as a share of the baseline's",
-    ),
-    ("utility", "added perplexity, as a share of the baseline's"),
-    ("carry_over", "probe gap removed, as a share of the baseline's"),
-    ("carry_over_embedding", "SEAT removed, as a share of the baseline's"),
-  ):
+  if config.evaluation.bios.path:
+    notes.append(
+      "biographies TPR gap: of the same probe on Bias in Bios, pronouns kept."
+    )
+  if config.evaluation.vectors.file:
+    debiased = (
+      "hard-debiased" if config.evaluation.vectors.hard_debias else "raw"
+    )
+    notes.append(
+      "Gender-Max: texts labelled by the word that leans most to she or he in"
+      f" {debiased} vectors, threshold"
+      f" {config.evaluation.vectors.threshold:g}; all else by counted words."
+    )
+  texts = {
+    "disparity": "distance to the balanced mean, as a share of the baseline's",
+    "utility": "added perplexity, as a share of the baseline's",
+  }
+  for name, part in _role_reversal_claims.CARRY_OVER.items():
+    texts[name] = (
+      f"{_CARRY_OVER[part][1]} removed, as a share of the baseline's"
+    )
+  for name in results.claims():
+    text = texts[name]
     key = f"claim/{name}"
     measured = results.interval(f"{key}/estimate")
     said = results.reason(f"{key}/estimate")
@@ -325,78 +309,14 @@ def _notes(config, results):
   return notes
 
 
-def plot(results: reporting.Results) -> "matplotlib.figure.Figure":
-  """Mean gender ratio against perplexity, an arm a point.
-
-  Args:
-    results: The record.
-
-  Returns:
-    The figure.
-  """
-  arms = [arm for arm in results.arms() if f"{arm}/perplexity" in results]
-  rows = -(-len(arms) // 2)
-  with reporting.style():
-    figure, (axes,) = reporting.new_figure(
-      # The legend stands below; the axes keep their height.
-      panel_size=(5.4, 3.3 + 0.19 * rows),
-      title="Gender balance of continuations and utility",
-    )
-    found = [results.interval(f"{arm}/noise_floor_mean") for arm in arms]
-    floors = [floor.estimate for floor in found if floor is not None]
-    axes.axhspan(
-      min(floors), max(floors), color="#888888", alpha=0.35, linewidth=0
-    )
-    axes.axhline(float(np.mean(floors)), color="#888888", linewidth=0.8)
-    axes.annotate(
-      "balanced texts",
-      (0.995, float(np.mean(floors))),
-      xycoords=("axes fraction", "data"),
-      textcoords="offset points",
-      xytext=(0, 4),
-      ha="right",
-      color="#555555",
-    )
-    for arm in arms:
-      ppl = results.interval(f"{arm}/perplexity")
-      ratio = results.interval(f"{arm}/gender_ratio_mean")
-      assert ppl is not None and ratio is not None
-      about = str(results[f"{arm}/about"])
-      axes.errorbar(
-        ppl.estimate,
-        ratio.estimate,
-        xerr=_errors(ppl),
-        yerr=_errors(ratio),
-        label=arm if arm == TEACHER else f"{arm}: {about}",
-        markersize=7,
-        **_looks(arm),
-        linestyle="none",
-        elinewidth=1.0,
-        capsize=2,
-      )
-    axes.set_ylim(0, 1.02)
-    axes.set_xlabel("perplexity of held-out text (lower is better)")
-    axes.set_ylabel("mean gender ratio (1 is balanced)")
-    figure.legend(loc="outside lower left", ncols=2)
-  return figure
-
-
-def _looks(name: str) -> dict[str, Any]:
-  """Texts give the colour, the teacher the marker; fine-tuning is hollow."""
-  if name == TEACHER:
-    return {"color": "#000000", "marker": "*", "markeredgecolor": "white"}
-  arm = distillation.role_reversal_arm(name)
-  color = "#888888" if arm.control else _COLORS[arm.texts]
-  looks = {"color": color, "marker": _MARKERS[arm.teacher]}
-  if arm.fine_tunes:
-    return looks | {"markerfacecolor": "white", "markeredgecolor": color}
-  return looks | {"markeredgecolor": "white", "markeredgewidth": 0.7}
-
-
-def _errors(measured):
-  if measured.low is None:
-    return None
-  return [
-    [measured.estimate - measured.low],
-    [measured.high - measured.estimate],
-  ]
+def _write_samples(path, corpus, evaluation, *, per_group=2):
+  """Writes a few continuations of every group, for a person to read."""
+  lines, prompts = [], corpus.prompts
+  for number, name in enumerate(prompts.names):
+    lines.append(f"## {name}")
+    for i in np.flatnonzero(prompts.group == number)[:per_group]:
+      lines += [
+        f"{prompts.texts[i]} |{text}" for text in evaluation.texts[i][:3]
+      ]
+    lines.append("")
+  reporting.write_atomically(path, "\n".join(lines))

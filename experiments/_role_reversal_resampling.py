@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import _config_flags, _role_reversal_evaluation
-from trustjax import data, fairness, reporting
+from trustjax import fairness, reporting
 
-_WINDOWS, _PROMPTS, _SENTENCES, _WORDS, _SEEDS, _NOISE = range(6)
+_WINDOWS, _PROMPTS, _SENTENCES, _WORDS, _SEEDS, _NOISE, _CONTEXTS = range(7)
+# Contexts that a resampled word stands in, one after the other.
+_CONTEXT_DRAWS = 8
 _PURPOSE = 0xB007
 
 
@@ -42,14 +44,17 @@ class Resampled:
     estimate = float(self.estimates.mean())
     order = np.arange(drawn.shape[0])[:, None]
     replicates = self.replicates.T[order, drawn].mean(axis=1)
-    return estimate, replicates - replicates.mean() + estimate
+    # A resample may miss every gendered text, and then has no ratio.
+    some = np.isfinite(replicates)
+    middle = replicates[some].mean() if some.any() else 0.0
+    return estimate, replicates - middle + estimate
 
 
 def interval(
   estimate: float, replicates: np.ndarray, num_seeds: int
 ) -> reporting.Interval:
   """The central 95 % of the replicates, the estimate inside."""
-  low, high = np.quantile(replicates, [0.025, 0.975])
+  low, high = np.nanquantile(replicates, [0.025, 0.975])
   return reporting.Interval(
     estimate, min(float(low), estimate), max(float(high), estimate), num_seeds
   )
@@ -122,16 +127,29 @@ def disparity(
   group: np.ndarray,
   num_groups: int,
   seeds: Evaluations,
+  *,
+  label: str = "label",
 ) -> Disparity:
-  """Gender ratios; prompts are drawn within their groups."""
+  """Gender ratios; prompts are drawn within their groups.
+
+  Args:
+    config: The study's config.
+    group: Group of each prompt.
+    num_groups: Groups.
+    seeds: Evaluations of an arm.
+    label: Which item labels the continuations.
+
+  Returns:
+    The ratios.
+  """
   means, minima, floors, counts, undefined = [], [], [], [], 0
   with_prompt = []
   for number, seed in enumerate(seeds):
-    label = seed.items["label"]
-    prompt = np.repeat(np.arange(len(label)), label.shape[1])
+    labels = seed.items[label]
+    prompt = np.repeat(np.arange(len(labels)), labels.shape[1])
     key = jax.random.fold_in(jax.random.key(config.seed), number)
     found = fairness.gender_ratio_bootstrap(
-      jnp.asarray(label.ravel()),
+      jnp.asarray(labels.ravel()),
       jnp.asarray(group[prompt]),
       jnp.asarray(prompt),
       num_groups=num_groups,
@@ -173,14 +191,27 @@ def disparity(
   )
 
 
-def probe_gap(config: _config_flags.Config, seeds: Evaluations) -> Resampled:
-  """Root mean square of the probe's recall gaps; sentences are drawn."""
-  num_cells = 2 * len(data.OCCUPATIONS)
+def recall_gap(
+  config: _config_flags.Config, seeds: Evaluations, probe: str
+) -> Resampled:
+  """Root mean square of a probe's recall gaps; sentences are drawn.
+
+  Args:
+    config: The study's config.
+    seeds: Evaluations of an arm.
+    probe: "probe" (embedded occupations) or "bios".
+
+  Returns:
+    The gap over classes that have women and men.
+  """
 
   def one(number, items):
-    true, gender = items["probe_true"], items["probe_gender"]
-    cells = np.eye(num_cells)[2 * true + gender]
-    hits = cells * (true == items["probe_pred"])[:, None]
+    true, predicted, gender = (
+      items[f"{probe}_{part}"] for part in ("true", "pred", "gender")
+    )
+    num_classes = int(items[f"{probe}_classes"])
+    cells = np.eye(2 * num_classes)[2 * true + gender]
+    hits = cells * (true == predicted)[:, None]
     weights = _weights(config, _SENTENCES, number, len(true))
 
     def rms(weights):
@@ -190,20 +221,19 @@ def probe_gap(config: _config_flags.Config, seeds: Evaluations) -> Resampled:
       return np.sqrt(np.nanmean(gap**2, axis=-1))
 
     plain = fairness.class_gaps(
-      jnp.asarray(true),
-      jnp.asarray(items["probe_pred"]),
-      jnp.asarray(gender),
-      num_classes=len(data.OCCUPATIONS),
+      *map(jnp.asarray, (true, predicted, gender)), num_classes=num_classes
     )
     return float(plain.rms), rms(weights)
 
   return _stack(one(i, seed.items) for i, seed in enumerate(seeds))
 
 
-def probe_accuracy(seeds: Evaluations) -> float:
-  """Mean accuracy of the probe."""
+def accuracy(seeds: Evaluations, probe: str) -> float:
+  """Mean accuracy of a probe, as in `recall_gap`."""
   return float(
-    np.mean([s.items["probe_true"] == s.items["probe_pred"] for s in seeds])
+    np.mean(
+      [s.items[f"{probe}_true"] == s.items[f"{probe}_pred"] for s in seeds]
+    )
   )
 
 
@@ -215,17 +245,60 @@ def seat(config: _config_flags.Config, seeds: Evaluations) -> Resampled:
   """
 
   def one(number, items):
-    x, y = items["seat_x"], items["seat_y"]
-    rng = _generator(config, _WORDS, number)
-    shape = (config.evaluation.resamples, len(x))
-    drawn_x, drawn_y = (rng.integers(0, len(x), shape) for _ in range(2))
-    return _effect(x[None], y[None])[0], _effect(x[drawn_x], y[drawn_y])
+    words_x, words_y = _drawn_words(config, number, items, "seat")
+    x, y = items["seat_x"][words_x], items["seat_y"][words_y]
+    return float(items["seat"]), effect(*(_flat(part) for part in (x, y)))
 
   return _stack(one(i, seed.items) for i, seed in enumerate(seeds))
 
 
-def _effect(x, y):
-  """Effect sizes of associations [resamples, words, templates]."""
-  x, y = (part.reshape(len(part), -1) for part in (x, y))
+def ceat(config: _config_flags.Config, seeds: Evaluations) -> Resampled:
+  """CEAT's pooled effect size; words of both target sets are drawn.
+
+  Its own standard error says how many contexts were drawn, and not how many
+  words there are. A replicate is the mean effect of its words in some drawn
+  contexts.
+  """
+
+  def one(number, items):
+    drawn = _drawn_words(config, number, items, "ceat")
+    rng = _generator(config, _CONTEXTS, number)
+    effects = []
+    for _ in range(_CONTEXT_DRAWS):
+      x, y = (
+        items[f"ceat_{side}"][
+          words, rng.integers(0, items[f"ceat_{side}"].shape[1], words.shape)
+        ]
+        for side, words in zip("xy", drawn)
+      )
+      effects.append(effect(x, y))
+    return float(items["ceat"]), np.mean(effects, axis=0)
+
+  return _stack(one(i, seed.items) for i, seed in enumerate(seeds))
+
+
+def _drawn_words(config, number, items, test):
+  """Words of X and of Y in every resample."""
+  rng = _generator(config, _WORDS, number)
+  return tuple(
+    rng.integers(0, count, (config.evaluation.resamples, count))
+    for count in (len(items[f"{test}_x"]), len(items[f"{test}_y"]))
+  )
+
+
+def _flat(associations):
+  return associations.reshape(len(associations), -1)
+
+
+def effect(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """Effect sizes of associations.
+
+  Args:
+    x: Of the words of X, [resamples, associations].
+    y: Of the words of Y.
+
+  Returns:
+    [resamples].
+  """
   spread = np.concatenate([x, y], axis=1).std(axis=1, ddof=1)
   return (x.mean(axis=1) - y.mean(axis=1)) / spread

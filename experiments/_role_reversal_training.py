@@ -1,7 +1,6 @@
 """Trains the teacher and the arms of a role-reversal study, resumably."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 from collections.abc import Callable
@@ -14,10 +13,11 @@ from experiments import (
   _arms,
   _config_flags,
   _console,
+  _role_reversal_checks,
   _role_reversal_corpus,
   _role_reversal_evaluation,
 )
-from trustjax import data, distillation, models, privacy, reporting, training
+from trustjax import data, distillation, models, privacy, training
 
 # What the root keys of a run are drawn for.
 _INIT, _TRAIN = range(2)
@@ -34,6 +34,7 @@ class Study:
     teacher: The teacher.
     teacher_params: Its parameters.
     students: Whether an arm fine-tunes -> its model and first parameters.
+    programs: (fine-tunes, teacher) of the arms -> (init, step).
     describe: JSON-able identity.
   """
 
@@ -42,6 +43,7 @@ class Study:
   teacher: models.LanguageModel
   teacher_params: Any
   students: dict[bool, tuple[models.LanguageModel, Any]]
+  programs: dict[tuple[bool, str], tuple[Callable, Callable]]
   describe: dict[str, Any]
 
 
@@ -64,11 +66,28 @@ def make_study(
     ValueError: A field is impossible, or teacher and tokenizer do not match.
     _console.Stopped: Ctrl-C.
   """
-  describe = corpus.describe | {"teacher": config.teacher.to_dict()}
+  teacher, params = _first_teacher(config, corpus)
+  _role_reversal_checks.check_prompts(
+    config, corpus, teacher.fields["max_length"]
+  )
+  # Everything is built once before the first step, so that no impossible field
+  # shows itself after the teacher's training.
+  study = _assemble(config, corpus, teacher, params)
+  _check_batch_sizes(study)
+  if config.teacher.pretrained_dir:
+    return study
+  return _assemble(
+    config, corpus, teacher, _train_teacher(study, params, workdir)
+  )
+
+
+def _first_teacher(config, corpus):
+  """The teacher and its parameters: pretrained, or before any training."""
   if config.teacher.pretrained_dir:
     teacher, params = models.load_decoder(config.teacher.pretrained_dir)
     _check_pretrained(config, teacher, corpus)
-  else:
+    return teacher, params
+  with _role_reversal_checks.naming("teacher"):
     teacher = models.make_language_model(
       "decoder",
       vocab_size=len(corpus.tokenizer),
@@ -78,28 +97,32 @@ def make_study(
       num_heads=config.teacher.num_heads,
       ff_dim=4 * config.teacher.dim,
     )
-    params = _train_teacher(config, corpus, teacher, describe, workdir)
+  return teacher, jax.jit(teacher.init)(_root_key(config.seed, _INIT))
+
+
+def _assemble(config, corpus, teacher, params) -> Study:
+  """Students and programs of a teacher."""
   num_layers = teacher.fields["num_layers"]
   layers = config.student.layers
   if layers is None:
     layers = distillation.spread_layers(num_layers, max(1, num_layers // 2))
-  make = functools.partial(
-    distillation.student_from_teacher,
-    teacher,
-    params,
-    dropout=config.student.dropout,
-  )
-  return Study(
+  with _role_reversal_checks.naming("student"):
+    students = {
+      fine_tunes: distillation.student_from_teacher(
+        teacher, params, layers=taken, dropout=config.student.dropout
+      )
+      for fine_tunes, taken in ((False, layers), (True, range(num_layers)))
+    }
+  study = Study(
     config=config,
     corpus=corpus,
     teacher=teacher,
     teacher_params=params,
-    students={
-      False: make(layers=layers),
-      True: make(layers=range(num_layers)),
-    },
-    describe=describe
+    students=students,
+    programs={},
+    describe=corpus.describe
     | {
+      "teacher": config.teacher.to_dict(),
       "student": {"layers": list(layers), "dropout": config.student.dropout},
       "loss": config.loss.to_dict(),
       "optimizer": config.optimizer.to_dict(),
@@ -107,19 +130,56 @@ def make_study(
       "batch_size": config.batch_size,
     },
   )
+  # Arms with one teacher share a program.
+  programs = {
+    _program_of(arm): build(study, arm)
+    for arm in map(distillation.role_reversal_arm, config.arms)
+  }
+  return dataclasses.replace(study, programs=programs)
+
+
+def _program_of(arm):
+  return arm.fine_tunes, arm.teacher
+
+
+def _check_batch_sizes(study):
+  """Raises ValueError where a lot has more sequences than its corpus."""
+  config = study.config
+  if not config.teacher.pretrained_dir:
+    _check_batch_size(
+      "teacher.batch_size",
+      config.teacher.batch_size,
+      len(_teacher_rows(study)["tokens"]),
+      config,
+    )
+  # The texts alone decide how many sequences there are.
+  of_texts = {
+    arm.texts: arm for arm in map(distillation.role_reversal_arm, config.arms)
+  }
+  for arm in of_texts.values():
+    count = len(make_rows(study, arm, config.seed)["tokens"])
+    _check_batch_size("batch_size", config.batch_size, count, config)
+
+
+def _check_batch_size(field, size, count, config):
+  if size > count:
+    raise ValueError(
+      f"config.{field}: got {size}; the corpus has {count} sequences of"
+      f" {config.length} tokens"
+    )
 
 
 def _check_pretrained(config, teacher, corpus):
   known, needed = teacher.fields["vocab_size"], len(corpus.tokenizer)
   if known != needed:
     raise ValueError(
-      f"tokenizer.folder: got {needed} tokens; the model in"
+      f"config.tokenizer.folder: got {needed} tokens; the model in"
       f" {config.teacher.pretrained_dir} knows {known}. Use the tokenizer that"
       " it was trained with"
     )
   if config.length > teacher.fields["max_length"]:
     raise ValueError(
-      f"length: got {config.length}; the pretrained teacher has"
+      f"config.length: got {config.length}; the pretrained teacher has"
       f" {teacher.fields['max_length']} positions"
     )
 
@@ -128,25 +188,29 @@ def _root_key(seed, purpose):
   return jax.random.fold_in(jax.random.key(seed), purpose)
 
 
-def _train_teacher(config, corpus, teacher, describe, workdir):
-  rows = data.pack_texts(
-    (pair.tokens for pair in corpus.pairs),
-    length=config.length,
-    end_of_text=corpus.tokenizer.end_of_text,
+def _teacher_rows(study):
+  return data.pack_texts(
+    (pair.tokens for pair in study.corpus.pairs),
+    length=study.config.length,
+    end_of_text=study.corpus.tokenizer.end_of_text,
   )
+
+
+def _train_teacher(study, params, workdir):
+  config = study.config
   fields = config.teacher
   built = training.make_step(
-    models.losses.language_model_loss(teacher),
+    models.losses.language_model_loss(study.teacher),
     training.make_optimizer(
       num_steps=fields.num_steps, **_arms.given(fields.optimizer)
     ),
   )
   result = _run(
     built,
-    jax.jit(teacher.init)(_root_key(config.seed, _INIT)),
-    rows,
+    params,
+    _teacher_rows(study),
     folder=workdir / "teacher",
-    identity=describe,
+    identity=study.corpus.describe | {"teacher": fields.to_dict()},
     seed=config.seed,
     num_steps=fields.num_steps,
     batch_size=fields.batch_size,
@@ -157,7 +221,7 @@ def _train_teacher(config, corpus, teacher, describe, workdir):
 
 
 def build(study: Study, arm: distillation.RoleReversalArm):
-  """The arm's (init, step): arms with one teacher share a program.
+  """The (init, step) of an arm.
 
   Args:
     study: What all arms share.
@@ -165,6 +229,9 @@ def build(study: Study, arm: distillation.RoleReversalArm):
 
   Returns:
     From `training.make_step`.
+
+  Raises:
+    ValueError: A field of the loss or of the optimiser is impossible.
   """
   student, params = study.students[arm.fine_tunes]
   config = study.config
@@ -179,9 +246,10 @@ def build(study: Study, arm: distillation.RoleReversalArm):
     )
   fields = config.loss.to_dict()
   perm = study.corpus.vocab_perm if fields.pop("swap_back") else None
-  loss_fn = distillation.distillation_loss(
-    student, study.teacher, how=arm.teacher, vocab_perm=perm, **fields
-  )
+  with _role_reversal_checks.naming("loss"):
+    loss_fn = distillation.distillation_loss(
+      student, study.teacher, how=arm.teacher, vocab_perm=perm, **fields
+    )
   _, frozen = privacy.partition(
     {"student": params, "teacher": study.teacher_params}, _STUDENT
   )
@@ -220,10 +288,50 @@ def make_rows(
   return rows
 
 
+def evaluate_teacher(
+  study: Study, workdir: pathlib.Path
+) -> _role_reversal_evaluation.Evaluation:
+  """Evaluates the teacher, or reads what an earlier session found.
+
+  Args:
+    study: What all arms share.
+    workdir: The study's folder.
+
+  Returns:
+    The evaluation.
+
+  Raises:
+    training.CheckpointError: The folder belongs to another study.
+  """
+  identity = _as_read(
+    study.corpus.describe
+    | {
+      "teacher": study.config.teacher.to_dict(),
+      "evaluation": study.config.evaluation.to_dict(),
+    }
+  )
+  folder = workdir / "teacher"
+  found = _role_reversal_evaluation.read(folder, identity)
+  if found is None:
+    found = _role_reversal_evaluation.evaluate(
+      study.config,
+      study.corpus,
+      study.teacher,
+      study.teacher_params,
+      seed=study.config.seed,
+    )
+    _role_reversal_evaluation.write(folder, identity, found)
+  return found
+
+
+def _as_read(identity):
+  """As it comes back from a file: lists, no tuples."""
+  return json.loads(json.dumps(identity))
+
+
 def run_arm(
   study: Study,
   arm: distillation.RoleReversalArm,
-  built: tuple[Callable, Callable],
   seed: int,
   folder: pathlib.Path,
 ) -> _role_reversal_evaluation.Evaluation:
@@ -232,7 +340,6 @@ def run_arm(
   Args:
     study: What all arms share.
     arm: The arm.
-    built: From `build`.
     seed: Seed of lots, coins and dropout.
     folder: Where its metrics, checkpoints and evaluation live.
 
@@ -243,13 +350,14 @@ def run_arm(
     _console.Stopped: Ctrl-C.
     training.CheckpointError: The folder belongs to another run.
   """
-  identity = study.describe | {
-    "arm": dataclasses.asdict(arm),
-    "seed": seed,
-    "evaluation": study.config.evaluation.to_dict(),
-  }
-  # As it comes back from a file: lists, no tuples.
-  identity = json.loads(json.dumps(identity))
+  identity = _as_read(
+    study.describe
+    | {
+      "arm": dataclasses.asdict(arm),
+      "seed": seed,
+      "evaluation": study.config.evaluation.to_dict(),
+    }
+  )
   found = _role_reversal_evaluation.read(folder, identity)
   if found is not None:
     return found
@@ -260,7 +368,7 @@ def run_arm(
     everything = params | {"teacher": study.teacher_params}
     params, _ = privacy.partition(everything, _STUDENT)
   result = _run(
-    built,
+    study.programs[_program_of(arm)],
     params,
     rows,
     folder=folder,
@@ -305,11 +413,8 @@ def _run(
 ) -> training.TrainResult:
   """Trains on packed sequences; a resumed run draws the same lots."""
   count = len(rows["tokens"])
-  if batch_size > count:
-    raise ValueError(
-      f"batch_size: got {batch_size}; the corpus has {count} sequences of"
-      f" {config.length} tokens"
-    )
+  # By another seed's coins a corpus may have a sequence less.
+  _check_batch_size("batch_size", batch_size, count, config)
 
   def draw(step):
     drawn = privacy.shuffled_lot(
@@ -323,7 +428,7 @@ def _run(
 
   init, step = built
   checkpointer = training.Checkpointer(
-    folder / "checkpoints", identity=json.loads(json.dumps(identity)), keep=1
+    folder / "checkpoints", identity=_as_read(identity), keep=1
   )
   with training.MetricWriter(
     folder / "metrics.jsonl", resume_at=checkpointer.latest_step()
@@ -349,29 +454,3 @@ def _run(
       f" all is saved in {folder}"
     )
   return result
-
-
-def write_samples(
-  path: pathlib.Path,
-  corpus: _role_reversal_corpus.Corpus,
-  evaluation: _role_reversal_evaluation.Evaluation,
-  *,
-  per_group: int = 2,
-) -> None:
-  """Writes a few continuations of every group, for a person to read.
-
-  Args:
-    path: The file.
-    corpus: Its prompts.
-    evaluation: With the texts.
-    per_group: Prompts of each group.
-  """
-  lines, prompts = [], corpus.prompts
-  for number, name in enumerate(prompts.names):
-    lines.append(f"## {name}")
-    for i in np.flatnonzero(prompts.group == number)[:per_group]:
-      lines += [
-        f"{prompts.texts[i]} |{text}" for text in evaluation.texts[i][:3]
-      ]
-    lines.append("")
-  reporting.write_atomically(path, "\n".join(lines))

@@ -22,35 +22,14 @@ def get_config() -> ml_collections.ConfigDict:
   config.batch_size = 16  # Sequences.
   config.length = 32  # Tokens of a sequence; 1024 for GPT-2.
 
-  config.corpus = config_dict.ConfigDict(
-    {
-      "name": "occupations",  # or "files"
-      "bias": 0.8,  # occupations: how far pronouns lean, 0 to 1
-      "size": 8000,  # occupations: sentences to train on
-      "held_out_size": 1000,  # occupations: of another seed, same bias
-      "files": (),  # files: UTF-8 texts, read one after the other
-      "min_chars": 40,  # files: shorter texts, such as headings, are left out
-      "max_texts": config_dict.placeholder(int),  # files
-      "held_out": 0.05,  # files: share of the texts
-    }
-  )
+  config.corpus = _corpus()
   config.tokenizer = config_dict.ConfigDict(
     {
       "folder": "",  # Of a byte-level tokenizer; "" trains one on the corpus.
       "vocab_size": 1024,
     }
   )
-  config.teacher = config_dict.ConfigDict(
-    {
-      "pretrained_dir": "",  # Of GPT-2 safetensors; "" trains a teacher.
-      "num_layers": 2,
-      "dim": 64,
-      "num_heads": 2,
-      "num_steps": 800,
-      "batch_size": 16,
-      "optimizer": _optimizer(3e-3, warmup_steps=20),
-    }
-  )
+  config.teacher = _teacher()
   config.student = config_dict.ConfigDict(
     {
       # Layers of the teacher that a student begins with; None spreads half.
@@ -78,8 +57,52 @@ def get_config() -> ml_collections.ConfigDict:
     }
   )
   config.optimizer = _optimizer(3e-3, warmup_steps=10)
+  config.evaluation = _evaluation()
+  # Chosen before the run: what "substantial" and "minor" mean, and for whom.
+  config.claims = config_dict.ConfigDict(
+    {
+      "arm": "D8",
+      "remaining_distance": 0.5,  # To the noise floor, against the baseline.
+      "perplexity_cost": 0.05,
+      "carry_over_margin": 0.2,  # Share of the baseline's gap.
+    }
+  )
+  config.log_every = 20
+  config.save_every_seconds = 60.0
+  return config
 
-  config.evaluation = config_dict.ConfigDict(
+
+def _corpus():
+  return config_dict.ConfigDict(
+    {
+      "name": "occupations",  # or "files"
+      "bias": 0.8,  # occupations: how far pronouns lean, 0 to 1
+      "size": 8000,  # occupations: sentences to train on
+      "held_out_size": 1000,  # occupations: of another seed, same bias
+      "files": (),  # files: UTF-8 texts, read one after the other
+      "min_chars": 40,  # files: shorter texts, such as headings, are left out
+      "max_texts": config_dict.placeholder(int),  # files
+      "held_out": 0.05,  # files: share of the texts
+    }
+  )
+
+
+def _teacher():
+  return config_dict.ConfigDict(
+    {
+      "pretrained_dir": "",  # Of GPT-2 safetensors; "" trains a teacher.
+      "num_layers": 2,
+      "dim": 64,
+      "num_heads": 2,
+      "num_steps": 800,
+      "batch_size": 16,
+      "optimizer": _optimizer(3e-3, warmup_steps=20),
+    }
+  )
+
+
+def _evaluation():
+  return config_dict.ConfigDict(
     {
       "bold_dir": "",  # Of BOLD's prompts; "" uses occupation prompts.
       "prompts_per_group": 62,  # The same for every arm, drawn once.
@@ -97,21 +120,19 @@ def get_config() -> ml_collections.ConfigDict:
       "zero_policy": "zero",  # Ratio of a group without one gender; or "nan"
       "stride": config_dict.placeholder(int),  # None is half of the length.
       "resamples": 1000,
-      "carry_over": True,  # Occupation probe and SEAT of the hidden states.
+      # Occupation probe, SEAT and CEAT of the hidden states.
+      "carry_over": True,
+      # Bias in Bios for the carry-over: BIOS.pkl, or a folder with files of
+      # the splits; "" leaves it out.
+      "bios": config_dict.ConfigDict(
+        {"path": "", "num_train": 2000, "num_test": 2000}
+      ),
+      # Word vectors that label the continuations by Gender-Max besides.
+      "vectors": config_dict.ConfigDict(
+        {"file": "", "hard_debias": True, "threshold": 0.25}
+      ),
     }
   )
-  # Chosen before the run: what "substantial" and "minor" mean, and for whom.
-  config.claims = config_dict.ConfigDict(
-    {
-      "arm": "D8",
-      "remaining_distance": 0.5,  # To the noise floor, against the baseline.
-      "perplexity_cost": 0.05,
-      "carry_over_margin": 0.2,  # Share of the baseline's gap.
-    }
-  )
-  config.log_every = 20
-  config.save_every_seconds = 60.0
-  return config
 
 
 def _optimizer(learning_rate, warmup_steps):

@@ -13,7 +13,8 @@ from trustjax import distillation, models
 class TestArms:
   def test_the_table(self):
     assert list(distillation.ARMS) == [
-      f"{letter}{i}" for letter in "DF" for i in range(12)
+      *(f"{letter}{i}" for letter in "DF" for i in range(12)),
+      *("P0", "P5", "P10"),
     ]
     for name, teacher, texts in (
       ("D0", "original", "original"),
@@ -21,17 +22,35 @@ class TestArms:
       ("D5", "original", "augmented"),
       ("D8", "expMean", "augmented"),
       ("D10", "original", "coin_flip"),
-      ("F0", "none", "original"),
+      ("F0", "original", "original"),
       ("F4", "swap", "original"),
-      ("F5", "none", "augmented"),
+      ("F5", "original", "augmented"),
       ("F6", "max", "augmented"),
-      ("F10", "none", "coin_flip"),
+      ("F10", "original", "coin_flip"),
+      ("P0", "none", "original"),
+      ("P5", "none", "augmented"),
     ):
       arm = distillation.role_reversal_arm(name)
       assert (arm.teacher, arm.texts) == (teacher, texts)
       assert not arm.control
-      assert arm.fine_tunes == name.startswith("F")
+      assert arm.fine_tunes == (name[0] in "FP")
     assert distillation.ARMS["D11"].control and distillation.ARMS["F11"].control
+
+  def test_an_arm_differs_from_its_baseline_in_what_it_tests_alone(self):
+    """Only 6 to 9, which are named for it, change texts and teacher."""
+    for name, arm in distillation.ARMS.items():
+      baseline = distillation.ARMS[arm.baseline]
+      assert arm.fine_tunes == baseline.fine_tunes
+      # Distilled or not is the same on both sides.
+      taught = [a.teacher != distillation.NO_TEACHER for a in (arm, baseline)]
+      assert taught[0] == taught[1], name
+      changes = [
+        arm.teacher != baseline.teacher and not arm.control,
+        arm.texts != baseline.texts,
+      ]
+      number = int(name[1:])
+      expected = 0 if number in (0, 11) else 2 if 6 <= number <= 9 else 1
+      assert sum(changes) == expected, name
 
   def test_an_unknown_arm(self):
     with pytest.raises(ValueError, match="arms: got 'D12'; allowed are"):
@@ -100,11 +119,11 @@ class TestStudents:
     student, found = distillation.student_from_teacher(
       tiny.teacher(), params, layers=(0, 1)
     )
+    assert student is tiny.teacher()
     example = tiny.example(0)
+    apply = jax.jit(student.apply)
     np.testing.assert_allclose(
-      student.apply(found, example),
-      tiny.teacher().apply(params, example),
-      atol=1e-6,
+      apply(found, example), apply(params, example), atol=1e-6
     )
 
   def test_bad_layers(self):

@@ -98,8 +98,8 @@ class TestOneRecord:
   def test_equals_its_parts(self):
     how, example, params = "mean", tiny.example(0), tiny.params()
     loss_fn = tiny.loss(how=how, temperature=2.0, alpha_kd=0.7, alpha_lm=0.2)
-    total, aux = loss_fn(params, example, None)
-    scores = functools.partial(tiny.teacher().apply, params["teacher"])
+    total, aux = jax.jit(loss_fn)(params, example, None)
+    scores = functools.partial(jax.jit(tiny.teacher().apply), params["teacher"])
     other = {"tokens": example["tokens_cf"], "mask": example["mask_cf"]}
     target = distillation.combine_teacher(
       scores(example),
@@ -111,7 +111,7 @@ class TestOneRecord:
     labels = np.append(example["tokens"][1:], -1)
     labels[~np.append(example["mask"][1:], False)] = -1
     expected = distillation.distill_loss(
-      tiny.student().apply(params["student"], example),
+      jax.jit(tiny.student().apply)(params["student"], example),
       target,
       labels,
       example["mask"],
@@ -122,7 +122,7 @@ class TestOneRecord:
     np.testing.assert_allclose(total, expected.total, rtol=1e-5)
     np.testing.assert_allclose(aux["kd"], expected.kd, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(aux["lm"], expected.lm, rtol=1e-5)
-    plain, _ = models.losses.language_model_loss(tiny.student())(
+    plain, _ = jax.jit(models.losses.language_model_loss(tiny.student()))(
       params["student"], example, None
     )
     np.testing.assert_allclose(aux["lm"], plain, rtol=1e-5)
@@ -140,15 +140,17 @@ class TestOneRecord:
 
     def hidden(model, params):
       embeddings = model.embed(params, example)
-      states = model.encode(params, embeddings, example["mask"])
+      states = jax.jit(model.encode)(params, embeddings, example["mask"])
       return np.asarray(states)[example["mask"]]
 
     ours = hidden(tiny.student(), params["student"])
     theirs = hidden(tiny.teacher(), params["teacher"])
     norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     angle = np.mean(1 - np.sum(ours * theirs, axis=1) / norms)
-    with_angle, _ = tiny.loss(alpha_cos=2.0)(params, example, None)
-    without, _ = tiny.loss()(params, example, None)
+    with_angle, without = (
+      jax.jit(tiny.loss(alpha_cos=alpha))(params, example, None)[0]
+      for alpha in (2.0, 0.0)
+    )
     np.testing.assert_allclose(with_angle - without, 2 * angle, rtol=1e-4)
 
   @pytest.mark.slow

@@ -34,6 +34,9 @@ def _params():
   return jax.tree.map(lambda leaf: 20 * leaf if leaf.ndim > 1 else leaf, params)
 
 
+_APPLY = jax.jit(lambda params, example: _model().apply(params, example))
+
+
 def _example(length, time=_TIME, seed=0):
   mask = np.arange(time) < length
   tokens = np.random.default_rng(seed).integers(1, _VOCAB, time)
@@ -42,7 +45,7 @@ def _example(length, time=_TIME, seed=0):
 
 def _numpy_losses(example):
   """Minus the log-probability of each predicted token, and whether it wins."""
-  logits = np.asarray(_model().apply(_params(), example), np.float64)
+  logits = np.asarray(_APPLY(_params(), example), np.float64)
   tokens, mask = example["tokens"], example["mask"]
   losses, wins = [], []
   for t in range(len(tokens) - 1):

@@ -19,7 +19,8 @@ MODEL = models.masked_encoder(
   num_heads=2,
   ff_dim=16,
 )
-PARAMS = MODEL.init(jax.random.key(0))
+APPLY, INIT = jax.jit(MODEL.apply), jax.jit(MODEL.init)
+PARAMS = INIT(jax.random.key(0))
 SPECIAL = (2, 3)
 
 
@@ -30,7 +31,7 @@ def example(length=6):
 
 
 def log_prob(tokens, mask, at, word):
-  logits = MODEL.apply(PARAMS, {"tokens": jnp.asarray(tokens), "mask": mask})
+  logits = APPLY(PARAMS, {"tokens": jnp.asarray(tokens), "mask": mask})
   return float(jax.nn.log_softmax(logits)[at, word])
 
 
@@ -39,9 +40,9 @@ def test_every_position_sees_every_other_but_no_padding():
   for changed, seen in ((1, True), (4, True), (7, False)):
     tokens = one["tokens"].copy()
     tokens[changed] = 20
-    other = MODEL.apply(PARAMS, {"tokens": tokens, "mask": one["mask"]})
+    other = APPLY(PARAMS, {"tokens": tokens, "mask": one["mask"]})
     same = np.allclose(
-      MODEL.apply(PARAMS, one)[2:4], np.asarray(other)[2:4], atol=1e-7
+      APPLY(PARAMS, one)[2:4], np.asarray(other)[2:4], atol=1e-7
     )
     assert same != seen
 
@@ -64,8 +65,10 @@ def test_evaluation_is_the_pseudo_log_likelihood():
   ("rate", "length", "count"), [(0.15, 4, 1), (0.5, 6, 2), (1.0, 8, 6)]
 )
 def test_as_many_words_are_asked_for_as_the_rate_says(rate, length, count):
-  loss_fn = models.masked_language_model_loss(
-    MODEL, mask_rate=rate, special_ids=SPECIAL
+  loss_fn = jax.jit(
+    models.masked_language_model_loss(
+      MODEL, mask_rate=rate, special_ids=SPECIAL
+    )
   )
   _, aux = loss_fn(PARAMS, example(length), jax.random.key(1))
   assert aux["num_predicted"] == count
@@ -80,7 +83,7 @@ def test_words_are_hidden_as_in_the_paper():
   shown = []
 
   def spy(params, inputs):
-    shown.append(np.asarray(inputs["tokens"]))
+    jax.debug.callback(lambda t: shown.append(np.array(t)), inputs["tokens"])
     return jnp.zeros((TIME, 8))
 
   deaf = dataclasses.replace(
@@ -89,12 +92,14 @@ def test_words_are_hidden_as_in_the_paper():
     encode=lambda params, embeddings, mask, key=None: embeddings,
     logits=lambda params, hidden: jnp.zeros((TIME, VOCAB)),
   )
-  fn = models.masked_language_model_loss(
-    deaf, mask_rate=1.0, special_ids=SPECIAL
+  fn = jax.jit(
+    models.masked_language_model_loss(deaf, mask_rate=1.0, special_ids=SPECIAL)
   )
   one = example(8)
   for i in range(300):
     fn(PARAMS, one, jax.random.key(i))
+  jax.effects_barrier()
+  assert len(shown) == 300
   seen = np.stack(shown)
   assert (seen[:, [0, 7]] == [2, 3]).all()
   words = seen[:, 1:7]
@@ -180,7 +185,7 @@ def test_callbacks_are_the_model_in_batches():
   for row, one in enumerate(batch):
     np.testing.assert_allclose(
       log_probs[row],
-      jax.nn.log_softmax(MODEL.apply(PARAMS, one)),
+      jax.nn.log_softmax(APPLY(PARAMS, one)),
       rtol=1e-5,
       atol=1e-6,
     )
@@ -205,7 +210,7 @@ def test_models_of_one_architecture_share_a_compiled_program():
   tokens, mask = jnp.full((1, TIME), 5), jnp.ones((1, TIME), bool)
   found = [
     compiled(
-      models.bind(models.log_prob_function(MODEL), MODEL.init(key)),
+      models.bind(models.log_prob_function(MODEL), INIT(key)),
       tokens,
       mask,
     )

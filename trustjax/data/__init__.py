@@ -22,7 +22,7 @@ Its pieces, which can be used alone:
   swap_gender, swap_pieces, gender_lexicon           counterfactual texts
   association_words, fill_templates                  word sets of WEAT and SEAT
   read_stereoset, read_crows_pairs, read_bold,
-  read_hatexplain, read_madlibs                      public fairness sets
+  read_hatexplain, read_madlibs, read_bias_in_bios   public fairness sets
 
 The TFDS builders of SNIPS, ATIS, NLU-Evaluation, CLINC150 and Banking77 are in
 `trustjax.data.tfds_builders`, imported on demand because TFDS is slow to
@@ -31,6 +31,11 @@ import. They store array_record files and are read without TensorFlow.
 Arrays are NumPy: nothing here imports JAX.
 """
 
+from trustjax.data._biographies import (
+  BIOGRAPHY_OCCUPATIONS as BIOGRAPHY_OCCUPATIONS,
+)
+from trustjax.data._biographies import Biography as Biography
+from trustjax.data._biographies import read_bias_in_bios as read_bias_in_bios
 from trustjax.data._byte_pair import END_OF_TEXT as END_OF_TEXT
 from trustjax.data._byte_pair import BytePairTokenizer as BytePairTokenizer
 from trustjax.data._byte_pair import load_byte_pair as load_byte_pair

@@ -21,13 +21,12 @@ class RoleReversalArm:
   Attributes:
     name: "D0" to "D11" distil a student that begins as layers of its teacher;
       "F0" to "F11" fine-tune the pretrained model itself, with its frozen
-      original as the teacher.
+      original as the teacher; "P0", "P5" and "P10" fine-tune it without one.
     teacher: "original", a combination of `combine_teacher`, or "none".
     texts: "original", "augmented" (the texts and their swapped copies that
       differ) or "coin_flip" (each text or its copy: the size is kept).
     control: Whether the counterfactual is the text itself, so that D11 must
-      equal D0 (unless words are swapped back), and F11 is taught by the frozen
-      original, which F0 is not.
+      equal D0, and F11 F0, unless words are swapped back.
     about: For tables.
   """
 
@@ -40,22 +39,37 @@ class RoleReversalArm:
   @property
   def fine_tunes(self) -> bool:
     """Whether the student begins as the whole pretrained model."""
-    return self.name.startswith("F")
+    return self.name[0] in "FP"
+
+  @property
+  def baseline(self) -> str:
+    """Name of the arm with the same student and loss that changes nothing.
+
+    It differs from this arm in the texts, in the teacher's probabilities, or
+    in both, and in nothing else.
+    """
+    return f"{self.name[0]}0"
 
 
 def _arms():
-  for letter, plain in (("D", _loss.ORIGINAL), ("F", NO_TEACHER)):
+  for letter in "DF":
     add = _adder(letter)
-    yield add(0, plain, "original", "baseline")
+    # A fine-tuned baseline is taught, too: without a teacher, an arm with a
+    # modified one would differ from it by distillation itself.
+    yield add(0, _loss.ORIGINAL, "original", "baseline")
     for i, how in enumerate(_teacher.COMBINATIONS, start=1):
       yield add(i, how, "original", f"teacher: {how}")
-    yield add(5, plain, "augmented", "augmented texts")
+    yield add(5, _loss.ORIGINAL, "augmented", "augmented texts")
     for i, how in enumerate(_teacher.COMBINATIONS, start=6):
       yield add(i, how, "augmented", f"augmented texts, teacher: {how}")
-    yield add(10, plain, "coin_flip", "coin flip")
+    yield add(10, _loss.ORIGINAL, "coin_flip", "coin flip")
     yield dataclasses.replace(
       add(11, "expMean", "original", "control: x_cf = x"), control=True
     )
+  add = _adder("P")
+  yield add(0, NO_TEACHER, "original", "no teacher: baseline")
+  yield add(5, NO_TEACHER, "augmented", "no teacher: augmented texts")
+  yield add(10, NO_TEACHER, "coin_flip", "no teacher: coin flip")
 
 
 def _adder(letter):
@@ -74,7 +88,7 @@ def role_reversal_arm(name: str) -> RoleReversalArm:
   """The arm of a name.
 
   Args:
-    name: "D0" to "D11" or "F0" to "F11".
+    name: "D0" to "D11", "F0" to "F11", "P0", "P5" or "P10".
 
   Returns:
     The arm.

@@ -150,13 +150,8 @@ def distillation_loss(
   _check_weights(
     temperature, alpha_kd=alpha_kd, alpha_lm=alpha_lm, alpha_cos=alpha_cos
   )
-  sizes = student.fields["vocab_size"], teacher.fields["vocab_size"]
-  if sizes[0] != sizes[1]:
-    raise ValueError(
-      f"teacher: its vocabulary has {sizes[1]} tokens, the student's"
-      f" {sizes[0]}; a student is distilled over one vocabulary"
-    )
-  _check_widths(student, teacher, alpha_cos)
+  _check_models(student, teacher, alpha_cos)
+  target_fn = _target_fn(teacher, how, domain, vocab_perm)
 
   def loss_fn(params, example, key):
     tokens, mask = jnp.asarray(example["tokens"]), jnp.asarray(example["mask"])
@@ -165,7 +160,7 @@ def distillation_loss(
     )
     logits = student.logits(params["student"], hidden)
     frozen = jax.lax.stop_gradient(params["teacher"])
-    target, teacher_hidden = _target(frozen, example)
+    target, teacher_hidden = target_fn(frozen, example)
     following = jnp.concatenate([tokens[1:], tokens[:1]])
     known = jnp.concatenate([mask[1:], jnp.zeros(1, bool)])
     loss = distill_loss(
@@ -183,18 +178,29 @@ def distillation_loss(
       total = total + alpha_cos * _mean(angle, mask)
     return total, {"kd": loss.kd, "lm": loss.lm}
 
-  def _target(params, example):
-    """The teacher's log-probabilities, and its hidden states of the text."""
-    if how == ORIGINAL:
-      logits, hidden = _scores(params, example["tokens"], example["mask"])
-      return jax.nn.log_softmax(logits), hidden
+  return loss_fn
+
+
+def _target_fn(teacher, how, domain, vocab_perm):
+  """(params, example) -> log-probabilities, and hidden states of the text."""
+
+  def scores(params, tokens, mask):
+    embeddings = teacher.embed(params, {"tokens": tokens, "mask": mask})
+    hidden = teacher.encode(params, embeddings, mask)
+    return teacher.logits(params, hidden), hidden
+
+  def original(params, example):
+    logits, hidden = scores(params, example["tokens"], example["mask"])
+    return jax.nn.log_softmax(logits), hidden
+
+  def combined(params, example):
     # Both texts as one batch: larger products, one pass over the weights.
-    both, hidden = jax.vmap(_scores, in_axes=(None, 0, 0))(
+    both, hidden = jax.vmap(scores, in_axes=(None, 0, 0))(
       params,
       jnp.stack([example["tokens"], example["tokens_cf"]]),
       jnp.stack([example["mask"], example["mask_cf"]]),
     )
-    combined = _teacher.combine_teacher(
+    logp = _teacher.combine_teacher(
       both[0],
       both[1],
       example["idx"],
@@ -203,14 +209,9 @@ def distillation_loss(
       domain=domain,
       vocab_perm=vocab_perm,
     )
-    return combined, hidden[0]
+    return logp, hidden[0]
 
-  def _scores(params, tokens, mask):
-    embeddings = teacher.embed(params, {"tokens": tokens, "mask": mask})
-    hidden = teacher.encode(params, embeddings, mask)
-    return teacher.logits(params, hidden), hidden
-
-  return loss_fn
+  return original if how == ORIGINAL else combined
 
 
 def _cosine(one, other):
@@ -232,7 +233,13 @@ def _check_weights(temperature, **weights):
       raise ValueError(f"{field}: got {weight}; it must be finite and >= 0")
 
 
-def _check_widths(student, teacher, alpha_cos):
+def _check_models(student, teacher, alpha_cos):
+  sizes = student.fields["vocab_size"], teacher.fields["vocab_size"]
+  if sizes[0] != sizes[1]:
+    raise ValueError(
+      f"teacher: its vocabulary has {sizes[1]} tokens, the student's"
+      f" {sizes[0]}; a student is distilled over one vocabulary"
+    )
   widths = student.fields.get("dim"), teacher.fields.get("dim")
   if alpha_cos > 0 and widths[0] != widths[1]:
     raise ValueError(

@@ -55,7 +55,8 @@ def student_from_teacher(
     dropout: Rate of the student; None is the teacher's.
 
   Returns:
-    The student and its first parameters.
+    The student, which is the teacher's own record where nothing differs, and
+    its first parameters, which are copies.
 
   Raises:
     ValueError: The teacher is no decoder, or it does not have a layer.
@@ -75,7 +76,10 @@ def student_from_teacher(
   fields["num_layers"] = len(layers)
   if dropout is not None:
     fields["dropout"] = dropout
-  student = models.transformer_decoder(**fields)
+  student = teacher
+  # The same model twice would be compiled twice wherever it is used.
+  if fields != dict(teacher.fields):
+    student = models.transformer_decoder(**fields)
   shared = {name: leaf for name, leaf in params.items() if not _is_layer(name)}
   taken = {f"layer_{i}": params[f"layer_{j}"] for i, j in enumerate(layers)}
   # Copies: a training step donates its state, and arms share a teacher.

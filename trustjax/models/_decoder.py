@@ -54,24 +54,15 @@ class DecoderLayer(nnx.Module):
     return hidden + _model.dropout(self.ff_out(widened), self.rate, keys[2])
 
 
-class _TransformerDecoder(nnx.Module):
+class _TransformerDecoder(_transformer_parts.TransformerStack):
   """Words and positions, decoder layers, final norm, scores of words."""
 
   def __init__(self, vocab_size, max_length, widths, rate, epsilon, tied, rngs):
     num_layers, dim, _, _ = widths
-    self.words = nnx.Embed(
-      vocab_size,
-      dim,
-      embedding_init=jax.nn.initializers.normal(_SCALE),
-      rngs=rngs,
+    self.add_embeddings(vocab_size, max_length, dim, _SCALE, rngs)
+    self.add_layers(
+      num_layers, lambda: DecoderLayer(widths, rate, epsilon, rngs=rngs)
     )
-    self.positions = nnx.Param(
-      _SCALE * jax.random.normal(rngs.params(), (max_length, dim))
-    )
-    self.num_layers = num_layers
-    for i in range(num_layers):
-      layer = DecoderLayer(widths, rate, epsilon, rngs=rngs)
-      setattr(self, f"layer_{i}", layer)
     self.norm = _transformer_parts.layer_norm(dim, epsilon, rngs)
     self.unembed = (
       None
@@ -86,30 +77,14 @@ class _TransformerDecoder(nnx.Module):
     )
     self.rate = rate
 
-  def embed(self, example):
-    return self.words(example["tokens"])
-
-  def encode(self, embeddings, mask, key):
-    time = embeddings.shape[0]
-    _transformer_parts.check_time(time, self.positions.shape[0])
-    keys = [None] * (self.num_layers + 1)
-    if key is not None:
-      keys = jax.random.split(key, self.num_layers + 1)
-    order = jnp.arange(time)
-    allowed = (order[None, :] <= order[:, None]) & mask[None, :]
-    hidden = embeddings + self.positions[...][:time]
-    hidden = _model.dropout(hidden, self.rate, keys[-1])
-    for i in range(self.num_layers):
-      hidden = getattr(self, f"layer_{i}")(hidden, allowed, keys[i])
-    return jnp.where(mask[:, None], self.norm(hidden), 0.0)
+  def visible(self, mask):
+    order = jnp.arange(mask.shape[0])
+    return (order[None, :] <= order[:, None]) & mask[None, :]
 
   def logits(self, hidden):
     if self.unembed is None:
       return hidden @ self.words.embedding[...].T
     return self.unembed(hidden)
-
-  def word_table(self):
-    return self.words.embedding[...]
 
 
 def transformer_decoder(

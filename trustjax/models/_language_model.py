@@ -1,4 +1,4 @@
-"""A causal language model as a frozen record of pure functions."""
+"""Language models, causal and masked, as frozen records of pure functions."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -12,15 +12,11 @@ from trustjax.models import _model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LanguageModel:
-  """Pure functions of ONE record; batches come from `jax.vmap`.
+class TokenScorer:
+  """What a causal and a masked language model have in common.
 
   `apply` is the composition logits . encode . embed, cut at the same places as
-  a `Model`: relaxed inputs enter at `encode`, hidden states leave it. The
-  logits of position t score the token of position t + 1 and depend on no
-  token behind t.
-
-  An example is a dict: tokens [time] and mask [time], True on a prefix.
+  a `Model`: relaxed inputs enter at `encode`, hidden states leave it.
 
   Attributes:
     name: For tables.
@@ -50,7 +46,7 @@ class LanguageModel:
     example: _model.Example,
     key: Key[Array, ""] | None = None,
   ) -> Float[Array, "time vocab"]:
-    """Scores the next token at every position.
+    """Scores a token at every position: the next one, or the one there.
 
     Args:
       params: From `init`, trained, or imported.
@@ -58,11 +54,23 @@ class LanguageModel:
       key: Switches dropout on; None evaluates.
 
     Returns:
-      Logits of the next token.
+      Logits.
     """
     embeddings = self.embed(params, example)
     hidden = self.encode(params, embeddings, example["mask"], key)
     return self.logits(params, hidden)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageModel(TokenScorer):
+  """Pure functions of ONE record; batches come from `jax.vmap`.
+
+  The logits of position t score the token of position t + 1 and depend on no
+  token behind t.
+
+  An example is a dict: tokens [time] and mask [time], True on a prefix. The
+  attributes are those of `TokenScorer`.
+  """
 
 
 def language_model_from_module(
@@ -73,12 +81,32 @@ def language_model_from_module(
   Args:
     name: For tables.
     fields: What the model is built with.
+    make: Builds the module, as in `functions_of_module`.
+
+  Returns:
+    The language model.
+
+  Raises:
+    ValueError: The module holds state that is not a parameter.
+  """
+  return LanguageModel(
+    name=name, fields=dict(fields), **functions_of_module(name, make)
+  )
+
+
+def functions_of_module(
+  name: str, make: Callable[[nnx.Rngs], Any]
+) -> dict[str, Any]:
+  """The functions of a `TokenScorer`.
+
+  Args:
+    name: For messages.
     make: Builds the module, which offers `embed(example)`,
       `encode(embeddings, mask, key)`, `logits(hidden)` and `word_table()`. All
       its state must be parameters.
 
   Returns:
-    The language model.
+    init, embed, encode, logits and word_table.
 
   Raises:
     ValueError: The module holds state that is not a parameter.
@@ -94,9 +122,7 @@ def language_model_from_module(
   def logits(params, hidden):
     return module(params).logits(jax.numpy.asarray(hidden))
 
-  return LanguageModel(
-    name=name,
-    fields=dict(fields),
+  return dict(
     init=init,
     embed=embed,
     encode=encode,

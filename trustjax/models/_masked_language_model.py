@@ -1,15 +1,20 @@
 """A masked language model: an encoder that fills in hidden words."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
-from trustjax.models import _model, _transformer, _transformer_parts
+from trustjax.models import (
+  _language_model,
+  _model,
+  _transformer,
+  _transformer_parts,
+)
 
 # Of the positions that are asked for: shown as the mask, as some other word,
 # and (the rest) as they are.
@@ -17,109 +22,49 @@ _MASKED, _REPLACED = 0.8, 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MaskedLanguageModel:
+class MaskedLanguageModel(_language_model.TokenScorer):
   """Pure functions of ONE record; batches come from `jax.vmap`.
 
-  `apply` is the composition logits . encode . embed. The logits of position t
-  score the token at t, and every position sees every other one. It is not a
-  `LanguageModel`, whose logits score the next token.
+  The logits of position t score the token at t, and every position sees every
+  other one. It is not a `LanguageModel`, whose logits score the next token.
 
   An example is a dict: tokens [time] and mask [time].
 
   Attributes:
-    name: For tables.
-    fields: What the model was built with.
-    mask_id: Token that hides a word.
-    init: key -> params, nested dicts of float32 arrays.
-    embed: (params, example) -> embeddings [time, dim].
-    encode: (params, embeddings, mask, key=None) -> hidden [time, hidden]. A
-      key switches dropout on; None evaluates.
-    logits: (params, hidden) -> scores [time, vocab] of the token there.
-    word_table: params -> [vocab, dim], the rows that tokens look up.
+    mask_id: Token that hides a word; the others are those of `TokenScorer`.
   """
 
-  name: str
-  fields: Mapping[str, Any] = dataclasses.field(compare=False)
   mask_id: int
-  init: Callable[[Key[Array, ""]], _model.Params]
-  embed: Callable[[_model.Params, _model.Example], Float[Array, "time dim"]]
-  encode: Callable[..., Float[Array, "time hidden"]]
-  logits: Callable[
-    [_model.Params, Float[Array, "time hidden"]], Float[Array, "time vocab"]
-  ]
-  word_table: Callable[[_model.Params], Float[Array, "vocab dim"]]
-
-  def apply(
-    self,
-    params: _model.Params,
-    example: _model.Example,
-    key: Key[Array, ""] | None = None,
-  ) -> Float[Array, "time vocab"]:
-    """Scores the token at every position.
-
-    Args:
-      params: From `init`, or trained.
-      example: tokens [time] and mask [time].
-      key: Switches dropout on; None evaluates.
-
-    Returns:
-      Logits.
-    """
-    embeddings = self.embed(params, example)
-    hidden = self.encode(params, embeddings, example["mask"], key)
-    return self.logits(params, hidden)
 
 
-class _MaskedEncoder(nnx.Module):
+class _MaskedEncoder(_transformer_parts.TransformerStack):
   """Words and positions, encoder layers, and the head of BERT."""
 
   def __init__(self, vocab_size, max_length, widths, rate, rngs):
     num_layers, dim, num_heads, ff_dim = widths
     # Rows of unit length: they score words, too.
-    scale = dim**-0.5
-    self.words = nnx.Embed(
-      vocab_size,
-      dim,
-      embedding_init=jax.nn.initializers.normal(scale),
-      rngs=rngs,
-    )
-    self.positions = nnx.Param(
-      scale * jax.random.normal(rngs.params(), (max_length, dim))
-    )
+    self.add_embeddings(vocab_size, max_length, dim, dim**-0.5, rngs)
     # As in BERT: without it words would drown in what the first layer adds.
     self.input_norm = nnx.LayerNorm(dim, rngs=rngs)
-    self.num_layers = num_layers
-    for i in range(num_layers):
-      layer = _transformer.EncoderLayer(dim, num_heads, ff_dim, rate, rngs=rngs)
-      setattr(self, f"layer_{i}", layer)
+    self.add_layers(
+      num_layers,
+      lambda: _transformer.EncoderLayer(
+        dim, num_heads, ff_dim, rate, rngs=rngs
+      ),
+    )
     self.norm = nnx.LayerNorm(dim, rngs=rngs)
     self.transform = nnx.Linear(dim, dim, rngs=rngs)
     self.head_norm = nnx.LayerNorm(dim, rngs=rngs)
     self.word_bias = nnx.Param(jnp.zeros(vocab_size))
     self.rate = rate
 
-  def embed(self, example):
-    return self.words(example["tokens"])
-
-  def encode(self, embeddings, mask, key):
-    time = embeddings.shape[0]
-    _transformer_parts.check_time(time, self.positions.shape[0])
-    keys = [None] * (self.num_layers + 1)
-    if key is not None:
-      keys = jax.random.split(key, self.num_layers + 1)
-    hidden = self.input_norm(embeddings + self.positions[...][:time])
-    hidden = _model.dropout(hidden, self.rate, keys[-1])
-    for i in range(self.num_layers):
-      hidden = getattr(self, f"layer_{i}")(hidden, mask, keys[i])
-    return jnp.where(mask[:, None], self.norm(hidden), 0.0)
+  def prepare(self, hidden):
+    return self.input_norm(hidden)
 
   def logits(self, hidden):
     changed = self.head_norm(jax.nn.gelu(self.transform(hidden)))
     scores = changed @ self.words.embedding[...].T
     return scores + self.word_bias[...][None, :]
-
-  def word_table(self):
-    return self.words.embedding[...]
 
 
 def masked_encoder(
@@ -177,19 +122,9 @@ def masked_encoder(
     raise ValueError(
       f"mask_id: got {mask_id}; it must lie between 0 and {vocab_size - 1}"
     )
-  init, module = _model.pure_module(
-    "masked_encoder",
-    lambda rngs: _MaskedEncoder(vocab_size, max_length, widths, dropout, rngs),
-  )
-
-  def embed(params, example):
-    return module(params).embed(_model.as_jax(example))
-
-  def encode(params, embeddings, mask, key=None):
-    return module(params).encode(*_model.as_jax((embeddings, mask)), key)
-
+  name = "masked_encoder"
   return MaskedLanguageModel(
-    name="masked_encoder",
+    name=name,
     fields=dict(
       vocab_size=vocab_size,
       max_length=max_length,
@@ -198,11 +133,12 @@ def masked_encoder(
       dropout=dropout,
     ),
     mask_id=mask_id,
-    init=init,
-    embed=embed,
-    encode=encode,
-    logits=lambda params, hidden: module(params).logits(jnp.asarray(hidden)),
-    word_table=lambda params: module(params).word_table(),
+    **_language_model.functions_of_module(
+      name,
+      lambda rngs: _MaskedEncoder(
+        vocab_size, max_length, widths, dropout, rngs
+      ),
+    ),
   )
 
 

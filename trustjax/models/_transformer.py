@@ -1,7 +1,6 @@
 """Transformer encoder with a joint intent and slot head."""
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from trustjax.models import _heads, _model, _transformer_parts
@@ -38,48 +37,22 @@ class EncoderLayer(nnx.Module):
     return self.out(mixed)
 
 
-class _TransformerTagger(nnx.Module):
+class _TransformerTagger(_transformer_parts.TransformerStack):
   """Words and positions, encoder layers, joint head."""
 
   def __init__(self, labels, vocab_size, max_length, size, rate, rngs):
     num_layers, dim, num_heads, ff_dim = size
-    self.words = nnx.Embed(
-      vocab_size,
-      dim,
-      embedding_init=jax.nn.initializers.normal(0.02),
-      rngs=rngs,
+    self.add_embeddings(vocab_size, max_length, dim, 0.02, rngs)
+    self.add_layers(
+      num_layers,
+      lambda: EncoderLayer(dim, num_heads, ff_dim, rate, rngs=rngs),
     )
-    self.positions = nnx.Param(
-      0.02 * jax.random.normal(rngs.params(), (max_length, dim))
-    )
-    self.num_layers = num_layers
-    for i in range(num_layers):
-      layer = EncoderLayer(dim, num_heads, ff_dim, rate, rngs=rngs)
-      setattr(self, f"layer_{i}", layer)
     self.norm = nnx.LayerNorm(dim, rngs=rngs)
     self.head = _heads.JointHead(dim, *labels, rngs=rngs)
     self.rate = rate
 
-  def embed(self, example):
-    return self.words(example["tokens"])
-
-  def encode(self, embeddings, mask, key):
-    time = embeddings.shape[0]
-    _transformer_parts.check_time(time, self.positions.shape[0])
-    keys = [None] * (self.num_layers + 1)
-    if key is not None:
-      keys = jax.random.split(key, self.num_layers + 1)
-    hidden = embeddings + self.positions[...][:time]
-    hidden = _model.dropout(hidden, self.rate, keys[-1])
-    for i in range(self.num_layers):
-      hidden = getattr(self, f"layer_{i}")(hidden, mask, keys[i])
-    return jnp.where(mask[:, None], self.norm(hidden), 0.0)
-
   def heads(self, hidden, mask):
     return self.head(hidden, mask)
-
-  def word_table(self):
-    return self.words.embedding[...]
 
 
 def transformer_encoder(

@@ -1,4 +1,7 @@
-"""What Transformers share: attention of one record, norms, sizes."""
+"""What Transformers share: their stack, attention, norms, sizes."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +18,75 @@ SIZES = {
 }
 # Far below any score, and finite, so that a fully masked row stays finite.
 _MASKED = -1e9
+
+
+class TransformerStack(nnx.Module):
+  """Words and positions, layers and a final norm.
+
+  A subclass calls `add_embeddings` and `add_layers`, sets `norm` and `rate`,
+  and may change what the layers see.
+  """
+
+  words: nnx.Embed
+  positions: nnx.Param
+  num_layers: int
+  norm: nnx.LayerNorm
+  rate: float
+
+  def add_embeddings(
+    self,
+    vocab_size: int,
+    max_length: int,
+    dim: int,
+    scale: float,
+    rngs: nnx.Rngs,
+  ) -> None:
+    """Adds tables of words and positions, normal with a standard deviation."""
+    self.words = nnx.Embed(
+      vocab_size,
+      dim,
+      embedding_init=jax.nn.initializers.normal(scale),
+      rngs=rngs,
+    )
+    self.positions = nnx.Param(
+      scale * jax.random.normal(rngs.params(), (max_length, dim))
+    )
+
+  def add_layers(self, num_layers: int, make: Callable[[], nnx.Module]) -> None:
+    """Adds `layer_0`, ...: each takes (hidden, visible, key) to hidden."""
+    self.num_layers = num_layers
+    for i in range(num_layers):
+      setattr(self, f"layer_{i}", make())
+
+  def prepare(self, hidden: Array) -> Array:
+    """What is done to the sum of words and positions."""
+    return hidden
+
+  def visible(self, mask: Array) -> Any:
+    """What the layers are told of the positions that may be seen."""
+    return mask
+
+  def embed(self, example: dict[str, Array]) -> Array:
+    """Looks up the words, [time, dim]."""
+    return self.words(example["tokens"])
+
+  def encode(self, embeddings: Array, mask: Array, key: Any) -> Array:
+    """Runs the layers on [time, dim]; a key switches dropout on."""
+    time = embeddings.shape[0]
+    check_time(time, self.positions.shape[0])
+    keys = [None] * (self.num_layers + 1)
+    if key is not None:
+      keys = jax.random.split(key, self.num_layers + 1)
+    hidden = self.prepare(embeddings + self.positions[...][:time])
+    hidden = _model.dropout(hidden, self.rate, keys[-1])
+    visible = self.visible(mask)
+    for i in range(self.num_layers):
+      hidden = getattr(self, f"layer_{i}")(hidden, visible, keys[i])
+    return jnp.where(mask[:, None], self.norm(hidden), 0.0)
+
+  def word_table(self) -> Array:
+    """The rows that tokens look up."""
+    return self.words.embedding[...]
 
 
 def self_attention(
