@@ -46,7 +46,6 @@ ARMS = {
   "dp_sgd": ("private",),
   "edp_sgd": ("private",),
 }
-_CHARACTER_MODELS = ("bilstm", "bigru")
 _NO_MECHANISM = "no mechanism was run"
 # Held-out records that early stopping looks at.
 _VALIDATION_RECORDS = 256
@@ -84,10 +83,10 @@ def check(config: _config_flags.Config) -> None:
       " models are needed"
     )
   wants_chars = [name for name in config.arms if "chars" in ARMS[name]]
-  if wants_chars and config.model.name not in _CHARACTER_MODELS:
+  if wants_chars and not models.reads_characters(config.model.name):
     raise ValueError(
       f"config.arms: got {wants_chars}; model.name {config.model.name!r} reads"
-      f" no characters (only {list(_CHARACTER_MODELS)} do)"
+      " no characters (as 'bilstm' and 'bigru' do)"
     )
   for name in config.attack.searches:
     if name not in ("softmax", "gumbel"):

@@ -11,6 +11,9 @@ from jaxtyping import Float, Int
 
 from trustjax.models import _language_model, _model
 
+# Windows at a time, unless a large vocabulary makes their logits large.
+_MOST_WINDOWS, _MOST_LOGITS = 64, 1 << 26
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Perplexity:
@@ -41,7 +44,7 @@ def perplexity(
   *,
   length: int,
   stride: int | None = None,
-  chunk_size: int = 64,
+  chunk_size: int | None = None,
 ) -> Perplexity:
   """Perplexity of one stream of tokens in overlapping windows.
 
@@ -59,7 +62,7 @@ def perplexity(
     tokens: The stream.
     length: Tokens of a window, at most the model's positions.
     stride: At most length - 1; None is half of the length.
-    chunk_size: Windows at a time.
+    chunk_size: Windows at a time; None takes what keeps their logits small.
 
   Returns:
     The perplexity.
@@ -79,6 +82,9 @@ def perplexity(
       f"stride: got {stride}; it must lie between 1 and length - 1 ="
       f" {length - 1}"
     )
+  if chunk_size is None:
+    each = length * model.word_table(params).shape[0]
+    chunk_size = max(1, min(_MOST_WINDOWS, _MOST_LOGITS // each))
   _model.check_sizes(chunk_size=chunk_size)
   starts, first_new = [0], [1]
   while starts[-1] + length < tokens.size:
