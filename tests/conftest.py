@@ -8,6 +8,8 @@ annotations of TrustJAX are checked at call time.
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Several test processes with LAPACK threads of their own wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 )
