@@ -12,7 +12,7 @@ import ml_collections
 
 from configs.benchmark_training_step import default
 
-_ENGINES = ("loop", "scan", "vmap", "auto")
+_ENGINES = ("loop", "scan", "vmap", "bookkeeping", "auto")
 
 
 def get_config() -> ml_collections.ConfigDict:
