@@ -106,6 +106,7 @@ def test_peers_in_torch_race_with_adam_only(monkeypatch):
   assert skipped == {"opacus_hooks": "raced with Adam only, not with sgd"}
 
 
+@pytest.mark.slow
 def test_deferred_noise_is_raced_where_it_is_exact(tmp_path):
   config = small_config(
     optimizer="sgd",

@@ -132,13 +132,24 @@ RULES = [
 ]
 
 
+def _loop_cases():
+  """Every engine with every rule; of scan's, which is the loop in one program,
+  a third by default."""
+  for engine, chunk in ENGINES:
+    if (engine, chunk) in (LOOP, WHOLE):
+      continue
+    for number, rule in enumerate(RULES):
+      marks = pytest.mark.slow if engine == "scan" and number % 3 else ()
+      yield pytest.param(engine, chunk, rule, 1, marks=marks)
+      if number % 3 == 0:
+        marks = pytest.mark.slow if engine == "scan" and number else ()
+        yield pytest.param(engine, chunk, rule, 4, marks=marks)
+
+
 @pytest.mark.parametrize(
-  ("rule", "group"),
-  [(rule, 1) for rule in RULES] + [(rule, 4) for rule in RULES[::3]],
+  ("engine", "chunk", "rule", "group"),
+  list(_loop_cases()),
   ids=lambda value: repr(value)[:40],
-)
-@pytest.mark.parametrize(
-  ("engine", "chunk"), [e for e in ENGINES if e not in (LOOP, WHOLE)]
 )
 def test_equals_the_loop(engine, chunk, rule, group):
   lot = network_lot()
