@@ -302,7 +302,7 @@ def _notes(results):
   if few < _ENOUGH_MODELS:
     notes.append(
       f"{few} models: with so few shadows LiRA online is biased downwards (on"
-      " nothing its AUC is 0.481 with 8 models, 0.491 with 10, 0.497 with 12),"
+      " nothing its AUC is about 0.48 with 8 models, 0.49 with 10),"
       f" so values near 0.5 are no evidence of privacy; use {_ENOUGH_MODELS} or"
       " more"
     )

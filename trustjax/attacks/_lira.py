@@ -35,7 +35,7 @@ def lira_scores(
   "out": the worse fit pushes the AUC of an attack on nothing below 1/2 when
   models attack each other and shadows are few. Leaving out records with too few
   shadows does the same, since the target's own coin then decides, too: online,
-  8 models give 0.481 on nothing, 12 give 0.497, 16 no visible bias.
+  8 models give about 0.48 on nothing, 12 give 0.497, 16 no visible bias.
 
   Fidelity:
     Paper: Carlini et al. 2022, with global variances for few shadows.

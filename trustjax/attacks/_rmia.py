@@ -34,10 +34,8 @@ def rmia_scores(
     Paper: Zarifzadeh et al. 2024.
     Authors' code: counts ratios strictly above 1 and ignores gamma; averages
       the largest `num_reference_models` of the out-signals with zeros in
-      place of the models trained on the record, which for population points
-      is the larger half and raises all scores; divides by p with no floor.
-      Where every record is out for half of the references, and with plain
-      means of the population, its scores are these.
+      place of the models trained on the record: for population points the
+      larger half, which raises all scores; divides by p with no floor.
     Here: ratio >= gamma as in the paper; plain means over exactly the models
       that qualify; everything in logarithms.
     Verdict: faithful.
