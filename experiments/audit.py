@@ -22,16 +22,10 @@ import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from experiments import (
-  _arm_training,
-  _arms,
-  _audit_runs,
-  _config_flags,
-  _console,
-  _exceedance,
-  membership_inference,
-  private_training,
-)
+from experiments import membership_inference, private_training
+from experiments._attacks import _audit_runs, _exceedance
+from experiments._binary import _config_flags, _console
+from experiments._private_training import _arm_training, _arms
 from trustjax import attacks, privacy, reporting
 
 if TYPE_CHECKING:

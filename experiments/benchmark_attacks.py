@@ -13,13 +13,9 @@ code. Peers that are missing are skipped by name.
 import pathlib
 from typing import Any
 
-from experiments import (
-  _attack_peers,
-  _attack_races,
-  _benchmark_record,
-  _config_flags,
-  _console,
-)
+from experiments._attacks import _peers, _races
+from experiments._benchmarks import _step_record
+from experiments._binary import _config_flags, _console
 from trustjax import reporting
 
 _RACES = ("shadow", "scoring", "peers", "extraction")
@@ -57,10 +53,10 @@ def check(config: _config_flags.Config) -> None:
     raise ValueError(
       f"config.races: got {list(config.races)}; allowed are {list(_RACES)}"
     )
-  unknown = sorted(set(config.peers) - set(_attack_peers.NAMES))
+  unknown = sorted(set(config.peers) - set(_peers.NAMES))
   if unknown:
     raise ValueError(
-      f"config.peers: got {unknown}; allowed are {list(_attack_peers.NAMES)}"
+      f"config.peers: got {unknown}; allowed are {list(_peers.NAMES)}"
     )
 
 
@@ -75,7 +71,7 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
       "search": config.extraction.search.to_dict(),
     }
   )
-  results.set("hardware", _benchmark_record.hardware())
+  results.set("hardware", _step_record.hardware())
   races, notes = _race(results, config)
   flat = {
     f"{race}/{name}": times
@@ -116,7 +112,7 @@ def _race(results, config):
   races: dict[str, dict[str, list[float]]] = {}
   notes = [str(results["hardware"])]
   if "shadow" in config.races:
-    races["shadow"], found = _attack_races.shadow_training(config)
+    races["shadow"], found = _races.shadow_training(config)
     for name, value in found.items():
       results.set(f"shadow/ensemble/{name}", value)
     speedup = reporting.bootstrap_ratio_of_medians(
@@ -130,12 +126,12 @@ def _race(results, config):
       " models"
     )
   if "scoring" in config.races:
-    races["scoring"] = _attack_races.scoring(config)
+    races["scoring"] = _races.scoring(config)
   if "peers" in config.races:
     races["peers"], compared = _race_peers(results, config)
     notes += compared
   if "extraction" in config.races:
-    races["extraction"] = _attack_races.extraction(config)
+    races["extraction"] = _races.extraction(config)
     notes.append(
       "extraction: of one trial; exhaustive: 10,000 completions of one model"
     )
@@ -144,7 +140,7 @@ def _race(results, config):
 
 def _race_peers(results, config):
   """Times the peers and records where their values differ from ours."""
-  seconds, made, skipped = _attack_peers.race(config, _attack_races.timed)
+  seconds, made, skipped = _peers.race(config, _races.timed)
   notes = []
   for name, rivals in made.items():
     difference = float(rivals.difference())

@@ -15,14 +15,13 @@ SGD and the private step that defers the noise of unread rows is raced, too.
 import pathlib
 from typing import Any
 
-from experiments import (
-  _benchmark_clock,
-  _benchmark_record,
+from experiments._benchmarks import (
   _clipping_peers,
   _clipping_settings,
-  _config_flags,
-  _console,
+  _clock,
+  _step_record,
 )
+from experiments._binary import _config_flags, _console
 
 
 def check(config: _config_flags.Config) -> None:
@@ -57,7 +56,7 @@ def chosen_models(config: _config_flags.Config) -> dict[str, dict[str, Any]]:
 def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   """Races every model, writes and prints the record."""
   check(config)
-  results = _benchmark_record.new_results(
+  results = _step_record.new_results(
     config, {"models": chosen_models(config), "optimizer": config.optimizer}
   )
   notes = []
@@ -78,18 +77,18 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
     peers, skipped = _clipping_peers.make_methods(
       setting, config.peers, chunk_sizes[:1]
     )
-    timings = _benchmark_clock.race_with_progress(
+    timings = _clock.race_with_progress(
       setting,
       [*methods, *peers],
       rounds=config.rounds,
       host_rounds=config.host_rounds,
       num_lots=config.num_lots,
     )
-    _benchmark_record.record(results, setting, timings)
+    _step_record.record(results, setting, timings)
     for name, reason in skipped.items():
       results.set(f"{label}/{name}/seconds_per_step", None, reason=reason)
       notes.append(f"{label}: {name} skipped ({reason})")
-  _benchmark_record.write(workdir, config, results, tuple(notes))
+  _step_record.write(workdir, config, results, tuple(notes))
 
 
 if __name__ == "__main__":

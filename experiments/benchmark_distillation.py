@@ -20,7 +20,8 @@ import jax
 import numpy as np
 import optax
 
-from experiments import _benchmark_record, _config_flags, _console
+from experiments._benchmarks import _step_record
+from experiments._binary import _config_flags, _console
 from trustjax import distillation, models, privacy, reporting, training
 
 _PARTS = ("sampling", "step")
@@ -57,7 +58,7 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   results.set_protocol(
     {"sampling": config.sampling.to_dict(), "step": config.step.to_dict()}
   )
-  results.set("hardware", _benchmark_record.hardware())
+  results.set("hardware", _step_record.hardware())
   results.set("jax", jax.__version__)
   results.set("rounds", config.rounds)
   if "sampling" in config.parts:

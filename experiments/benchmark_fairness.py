@@ -17,20 +17,16 @@ import time
 import jax
 import numpy as np
 
-from experiments import (
-  _benchmark_record,
-  _config_flags,
-  _console,
-  _fairness_races,
-  _measured,
-)
+from experiments._benchmarks import _step_record
+from experiments._binary import _config_flags, _console
+from experiments._fairness import _measured, _races
 from trustjax import reporting
 
 Config = _config_flags.Config
 
 
 def time_race(
-  race: _fairness_races.Race, rounds: int
+  race: _races.Race, rounds: int
 ) -> tuple[list[float], list[float], float]:
   """Seconds of both ways, alternating, and of our first call.
 
@@ -143,12 +139,12 @@ def run(config: Config, workdir: pathlib.Path) -> None:
   """
   if config.rounds < 1:
     raise ValueError(f"rounds: got {config.rounds}; it must be at least 1")
-  races = _fairness_races.make_races(config)
+  races = _races.make_races(config)
   results = reporting.Results()
   results.set_protocol(
     {name: config[name].to_dict() for name in (race.name for race in races)}
   )
-  results.set("hardware", _benchmark_record.hardware())
+  results.set("hardware", _step_record.hardware())
   results.set("jax", jax.__version__)
   results.set("date", datetime.date.today().isoformat())
   results.set("rounds", config.rounds)

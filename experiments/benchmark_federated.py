@@ -19,12 +19,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import (
-  _benchmark_record,
-  _config_flags,
-  _console,
-  _federated_methods,
-)
+from experiments._benchmarks import _step_record
+from experiments._binary import _config_flags, _console
+from experiments._federated import _contestants
 from trustjax import reporting, training
 
 _COLUMNS = (
@@ -55,27 +52,27 @@ def check(config: _config_flags.Config) -> None:
 
 
 def make_methods(
-  config: _config_flags.Config, setting: _federated_methods.Setting
-) -> tuple[list[_federated_methods.Method], dict[str, str]]:
+  config: _config_flags.Config, setting: _contestants.Setting
+) -> tuple[list[_contestants.Method], dict[str, str]]:
   """The methods of a setting, and the peers that are left out with reason."""
-  ours = [_federated_methods.floor_method(setting)]
+  ours = [_contestants.floor_method(setting)]
   for name in ("auto", *config.backends):
     fields: dict[str, Any] = {"backend": name}
     if name == "vmap" and config.chunk_size is not None:
       fields["chunk_size"] = min(config.chunk_size, setting.num_clients)
-    ours.append(_federated_methods.our_method(setting, name, **fields))
+    ours.append(_contestants.our_method(setting, name, **fields))
   for placement in config.placements:
     ours.append(
-      _federated_methods.our_method(
+      _contestants.our_method(
         setting, placement, backend="auto", devices=placement
       )
     )
-  peers, skipped = _federated_methods.make_peers(setting, config.peers)
+  peers, skipped = _contestants.make_peers(setting, config.peers)
   return ours + peers, skipped
 
 
 def race(
-  methods: list[_federated_methods.Method],
+  methods: list[_contestants.Method],
   *,
   rounds: int,
   title: str,
@@ -113,7 +110,7 @@ def race(
 def record(
   results: reporting.Results,
   prefix: str,
-  methods: list[_federated_methods.Method],
+  methods: list[_contestants.Method],
   seconds: dict[str, list[float]],
   first: dict[str, float],
 ) -> None:
@@ -203,13 +200,13 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
       "rounds": config.rounds,
     }
   )
-  results.set("hardware", _benchmark_record.hardware())
+  results.set("hardware", _step_record.hardware())
   results.set("jax", jax.__version__)
   results.set("date", datetime.date.today().isoformat())
   raced, notes = {}, {}
   for fields in config.settings:
     fields = dict(fields)
-    setting = _federated_methods.make_setting(
+    setting = _contestants.make_setting(
       fields.pop("model"),
       fields.pop("num_clients"),
       **(config.data.to_dict() | fields),

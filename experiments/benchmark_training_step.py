@@ -14,13 +14,8 @@ sampler, whose padding is part of the price of privacy.
 import pathlib
 from typing import Any
 
-from experiments import (
-  _benchmark_clock,
-  _benchmark_methods,
-  _benchmark_record,
-  _config_flags,
-  _console,
-)
+from experiments._benchmarks import _clock, _methods, _step_record
+from experiments._binary import _config_flags, _console
 
 
 def check(config: _config_flags.Config) -> None:
@@ -57,16 +52,14 @@ def chosen_settings(config: _config_flags.Config) -> list[dict[str, Any]]:
 
 def make_settings(
   config: _config_flags.Config,
-) -> list[_benchmark_methods.Setting]:
+) -> list[_methods.Setting]:
   """The models and batch sizes of a config, built in its order."""
   data = config.data.to_dict()
   settings = []
   for fields in chosen_settings(config):
     fields = {k: v for k, v in fields.items() if k != "engines"}
     name, batch_size = fields.pop("model"), fields.pop("batch_size")
-    settings.append(
-      _benchmark_methods.make_setting(name, batch_size, **(data | fields))
-    )
+    settings.append(_methods.make_setting(name, batch_size, **(data | fields)))
   return settings
 
 
@@ -75,7 +68,7 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   check(config)
   settings = make_settings(config)
   races = [
-    _benchmark_methods.make_methods(
+    _methods.make_methods(
       setting,
       engines=fields.get("engines", config.engines),
       chunk_sizes=config.chunk_sizes,
@@ -84,14 +77,14 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
     )
     for setting, fields in zip(settings, chosen_settings(config), strict=True)
   ]
-  results = _benchmark_record.new_results(
+  results = _step_record.new_results(
     config, {"settings": chosen_settings(config), "optimizer": "adam"}
   )
   for setting, methods in zip(settings, races, strict=True):
-    _benchmark_record.record(
+    _step_record.record(
       results,
       setting,
-      _benchmark_clock.race_with_progress(
+      _clock.race_with_progress(
         setting,
         methods,
         rounds=config.rounds,
@@ -99,7 +92,7 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
         num_lots=config.num_lots,
       ),
     )
-  _benchmark_record.write(workdir, config, results)
+  _step_record.write(workdir, config, results)
 
 
 if __name__ == "__main__":

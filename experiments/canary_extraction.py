@@ -22,18 +22,15 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments import (
-  _arm_training,
-  _arms,
+from experiments import private_training
+from experiments._attacks import (
   _canary_attack,
   _canary_data,
   _canary_record,
-  _config_flags,
-  _console,
-  _early_stopping,
   _membership_record,
-  private_training,
 )
+from experiments._binary import _config_flags, _console
+from experiments._private_training import _arm_training, _arms, _early_stopping
 from trustjax import attacks, data, models, reporting, training
 
 ARMS = {

@@ -18,13 +18,8 @@ import json
 import pathlib
 import time
 
-from experiments import (
-  _config_flags,
-  _console,
-  _device_record,
-  _device_study,
-  _federated_setup,
-)
+from experiments._binary import _config_flags, _console
+from experiments._federated import _device_record, _device_study, _setup
 from trustjax import reporting
 
 
@@ -44,17 +39,15 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
       f"config.num_seeds: got {config.num_seeds}; it must be at least 1"
     )
   arms = _device_study.make_arms(config)
-  task = _federated_setup.make_task(config)
-  partition = _federated_setup.make_partition(
-    task, config.population, config.seed
-  )
+  task = _setup.make_task(config)
+  partition = _setup.make_partition(task, config.population, config.seed)
   print(
     f"{task.name}: {task.num_train} records on"
     f" {partition.num_clients} devices; {len(arms)} arms,"
     f" {config.num_seeds} seeds",
     flush=True,
   )
-  algorithm = _federated_setup.make_algorithm(
+  algorithm = _setup.make_algorithm(
     task.loss_fn, config.algorithm, partition.num_clients
   )
   reporting.write_config(workdir, json.loads(json.dumps(config.to_dict())))

@@ -18,9 +18,8 @@ import pathlib
 import jax
 import numpy as np
 
-from experiments import (
-  _config_flags,
-  _console,
+from experiments._binary import _config_flags, _console
+from experiments._fairness import (
   _correlation_axes,
   _measured,
   _model_family,

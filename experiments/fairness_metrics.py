@@ -17,9 +17,8 @@ import pathlib
 import jax
 import numpy as np
 
-from experiments import (
-  _config_flags,
-  _console,
+from experiments._binary import _config_flags, _console
+from experiments._fairness import (
   _extrinsic_metrics,
   _given_arrays,
   _intrinsic_metrics,

@@ -16,12 +16,9 @@ import pathlib
 
 import numpy as np
 
-from experiments import (
-  _arms,
-  _config_flags,
-  _console,
-  _federated_setup,
-)
+from experiments._binary import _config_flags, _console
+from experiments._federated import _setup
+from experiments._private_training import _arms
 from trustjax import federated, privacy, reporting, training
 
 
@@ -56,9 +53,7 @@ def make_plan(
     num_rounds=config.num_rounds,
     noise_multiplier=fields.noise_multiplier,
     rule=rule,
-    strategy=_federated_setup.strategy_of(
-      config.selection, config.selection.strategy
-    ),
+    strategy=_setup.strategy_of(config.selection, config.selection.strategy),
     q_max=fields.q_max,
     rate_factor=fields.rate_factor,
     simulated_cohort_size=fields.simulated_cohort_size,
@@ -99,7 +94,7 @@ def make_options(
 
 
 def make_algorithm(
-  config: _config_flags.Config, task: _federated_setup.Task, num_clients: int
+  config: _config_flags.Config, task: _setup.Task, num_clients: int
 ) -> federated.FederatedAlgorithm:
   """The algorithm of a run, with the memory of its uploads.
 
@@ -114,9 +109,7 @@ def make_algorithm(
   Raises:
     ValueError: Error feedback without anything that is cut off.
   """
-  algorithm = _federated_setup.make_algorithm(
-    task.loss_fn, config.algorithm, num_clients
-  )
+  algorithm = _setup.make_algorithm(task.loss_fn, config.algorithm, num_clients)
   if not config.upload.error_feedback:
     return algorithm
   if config.upload.top_k is None:
@@ -141,13 +134,9 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   Raises:
     _console.Stopped: Ctrl-C, with everything saved.
   """
-  task = _federated_setup.make_task(config)
-  partition = _federated_setup.make_partition(
-    task, config.population, config.seed
-  )
-  stream = _federated_setup.make_stream(
-    task, partition, config.stream, config.seed
-  )
+  task = _setup.make_task(config)
+  partition = _setup.make_partition(task, config.population, config.seed)
+  stream = _setup.make_stream(task, partition, config.stream, config.seed)
   retention = federated.Retention(
     kind=config.stream.retention,
     window=config.stream.window,
@@ -168,30 +157,30 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
     "data": stream.static().fingerprint(),
     "plan": None if plan is None else plan.describe(),
   }
-  checkpoints = _federated_setup.checkpointer(workdir, identity)
+  checkpoints = _setup.checkpointer(workdir, identity)
   try:
     with training.MetricWriter(
       workdir / "metrics.jsonl", resume_at=checkpoints.latest_step()
     ) as writer:
       result = federated.train_rounds(
         algorithm,
-        _federated_setup.first_params(task, config.seed),
+        _setup.first_params(task, config.seed),
         lambda period: stream.store(period, retention, seed=config.seed),
         functools.partial(
           federated.select_clients,
-          strategy=_federated_setup.strategy_of(
+          strategy=_setup.strategy_of(
             config.selection, config.selection.strategy
           ),
           size=config.selection.size,
           sampling=config.selection.sampling,
           weighting=config.selection.weighting,
         ),
-        _federated_setup.root_key(config.seed),
+        _setup.root_key(config.seed),
         options,
         seed=config.seed,
         plan=plan,
         writer=writer,
-        evaluate=lambda params, period: _federated_setup.scores(
+        evaluate=lambda params, period: _setup.scores(
           task, params, "validation"
         ),
         checkpointer=checkpoints,
@@ -209,9 +198,7 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
 def _write(workdir, as_json, config, task, partition, plan, result):
   results = reporting.Results()
   results.set_protocol(task.describe | {"seed": config.seed})
-  for name, value in _federated_setup.scores(
-    task, result.state.params, "test"
-  ).items():
+  for name, value in _setup.scores(task, result.state.params, "test").items():
     results.set(name.removeprefix("test/"), value)
   results.set("rounds", config.num_rounds)
   results.set("examples", result.num_examples)

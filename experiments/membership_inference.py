@@ -23,16 +23,15 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments import (
-  _arms,
-  _config_flags,
-  _console,
+from experiments import private_training
+from experiments._attacks import (
   _membership_attacks,
   _membership_groups,
   _membership_record,
   _shadow_training,
-  private_training,
 )
+from experiments._binary import _config_flags, _console
+from experiments._private_training import _arms
 from trustjax import reporting
 
 

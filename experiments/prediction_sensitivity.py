@@ -19,10 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import (
+from experiments._binary import _config_flags, _console
+from experiments._fairness import (
   _community_aucs,
-  _config_flags,
-  _console,
   _extrinsic_metrics,
   _measured,
   _planted_models,

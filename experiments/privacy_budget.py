@@ -15,7 +15,7 @@ import pathlib
 
 import numpy as np
 
-from experiments import _config_flags, _console
+from experiments._binary import _config_flags, _console
 from trustjax import privacy, reporting
 
 Config = _config_flags.Config

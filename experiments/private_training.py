@@ -17,13 +17,8 @@ import time
 
 import jax
 
-from experiments import (
-  _arm_training,
-  _arms,
-  _config_flags,
-  _console,
-  _study_record,
-)
+from experiments._binary import _config_flags, _console
+from experiments._private_training import _arm_training, _arms, _study_record
 from trustjax import data, models, privacy, reporting, training
 
 

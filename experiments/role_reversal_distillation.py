@@ -18,15 +18,9 @@ import json
 import pathlib
 import time
 
-from experiments import (
-  _config_flags,
-  _console,
-  _role_reversal_checks,
-  _role_reversal_corpus,
-  _role_reversal_record,
-  _role_reversal_training,
-  private_training,
-)
+from experiments import private_training
+from experiments._binary import _config_flags, _console
+from experiments._role_reversal import _checks, _corpus, _record, _training
 from trustjax import distillation, reporting
 
 
@@ -40,24 +34,24 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   Raises:
     _console.Stopped: Ctrl-C, with everything saved.
   """
-  _role_reversal_checks.check(config)
+  _checks.check(config)
   as_json = json.loads(json.dumps(config.to_dict()))
   private_training.check_workdir(workdir, as_json)
   began = time.perf_counter()
-  corpus = _role_reversal_corpus.make_corpus(config)
+  corpus = _corpus.make_corpus(config)
   print(_describe(corpus), flush=True)
   reporting.write_config(workdir, as_json)
-  study = _role_reversal_training.make_study(config, corpus, workdir)
-  teacher = _role_reversal_training.evaluate_teacher(study, workdir)
+  study = _training.make_study(config, corpus, workdir)
+  teacher = _training.evaluate_teacher(study, workdir)
   print(f"teacher: {time.perf_counter() - began:.1f} s", flush=True)
-  evaluations = {_role_reversal_record.TEACHER: [teacher]}
+  evaluations = {_record.TEACHER: [teacher]}
   for name in config.arms:
     arm = distillation.role_reversal_arm(name)
     evaluations[name] = []
     for seed in range(config.seed, config.seed + config.num_seeds):
       began = time.perf_counter()
       evaluations[name].append(
-        _role_reversal_training.run_arm(
+        _training.run_arm(
           study,
           arm,
           seed,
@@ -67,7 +61,7 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
       print(
         f"{name}, seed {seed}: {time.perf_counter() - began:.1f} s", flush=True
       )
-  _role_reversal_record.write(workdir, config, study, evaluations)
+  _record.write(workdir, config, study, evaluations)
 
 
 def _describe(corpus):

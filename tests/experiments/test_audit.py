@@ -8,12 +8,8 @@ import numpy as np
 import pytest
 
 from configs.audit import default, exceedance, snips
-from experiments import (
-  _audit_runs,
-  _exceedance,
-  audit,
-  private_training,
-)
+from experiments import audit, private_training
+from experiments._attacks import _audit_runs, _exceedance
 from trustjax import privacy, reporting
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from configs.benchmark_attacks import default
-from experiments import _attack_peers, _attack_races, benchmark_attacks
+from experiments import benchmark_attacks
+from experiments._attacks import _peers, _races
 from trustjax import attacks, reporting
 
 
@@ -52,8 +53,8 @@ def test_the_record_has_every_race(tmp_path):
     "extraction/exhaustive",
   ):
     assert results[f"{key}/seconds"] > 0
-  for name in _attack_peers.NAMES:
-    if _attack_peers.missing(name):
+  for name in _peers.NAMES:
+    if _peers.missing(name):
       assert "needs" in results[f"peers/{name}/peer/seconds_reason"]
     else:
       assert results[f"peers/{name}/ours/ratio"] > 0
@@ -72,7 +73,7 @@ def test_the_raced_transcription_is_lira():
     logits, member, target=0, online=True, variance="per_record"
   )
   np.testing.assert_allclose(
-    _attack_races.lira_record_by_record(logits, member), scores, rtol=1e-8
+    _races.lira_record_by_record(logits, member), scores, rtol=1e-8
   )
 
 
@@ -92,20 +93,20 @@ def test_the_raced_pairs_are_rmia():
   log_p = -np.logaddexp(0, -rng.normal(size=(30, 20)) - member)
   population = -np.logaddexp(0, -rng.normal(size=(30, 50)))
   np.testing.assert_allclose(
-    _attack_races.rmia_pair_by_pair(log_p, member, population),
+    _races.rmia_pair_by_pair(log_p, member, population),
     attacks.rmia_scores(log_p, member, population, target=0, online=True),
     atol=1e-12,
   )
 
 
-@pytest.mark.parametrize("name", _attack_peers.NAMES)
+@pytest.mark.parametrize("name", _peers.NAMES)
 def test_a_peer_computes_the_same(name):
-  reason = _attack_peers.missing(name)
+  reason = _peers.missing(name)
   if reason:
     pytest.skip(reason)
   config = tiny_config()
   config.peers = (name,)
-  made, skipped = _attack_peers.make_rivals(config)
+  made, skipped = _peers.make_rivals(config)
   assert not skipped
   assert made[name].difference() < 1e-9 + 0.05 * (name == "art_classifier")
 
@@ -114,12 +115,12 @@ def test_a_missing_peer_is_skipped_by_name(monkeypatch):
   config = tiny_config()
   config.peers = ("art_tpr",)
   monkeypatch.setitem(
-    _attack_peers._MODULES, "art_tpr", ("some-package", "no_such_module")
+    _peers._MODULES, "art_tpr", ("some-package", "no_such_module")
   )
-  made, skipped = _attack_peers.make_rivals(config)
+  made, skipped = _peers.make_rivals(config)
   assert not made and "needs some-package" in skipped["art_tpr"]
   with pytest.raises(ValueError, match="config.peers: got 'nobody'"):
-    _attack_peers.missing("nobody")
+    _peers.missing("nobody")
 
 
 @pytest.mark.parametrize(

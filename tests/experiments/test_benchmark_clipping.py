@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from configs.benchmark_clipping import default, deferred, grid
-from experiments import (
-  _benchmark_methods,
+from experiments import benchmark_clipping as binary
+from experiments._benchmarks import (
   _clipping_peers,
   _clipping_settings,
+  _methods,
   _torch_models,
 )
-from experiments import benchmark_clipping as binary
 from trustjax import privacy, reporting
 
 DATA = dict(vocab_size=30, num_intents=3, num_slots=4)
@@ -166,8 +166,8 @@ def test_peers_take_the_same_clipped_sum():
     (params, _), _ = peer.step(
       peer.init(setting.params), peer.full_lot, jax.random.key(1)
     )
-  plan = _benchmark_methods.make_plan(setting)
-  optimizer = _benchmark_methods.make_optimizer(setting)
+  plan = _methods.make_plan(setting)
+  optimizer = _methods.make_optimizer(setting)
   noise = privacy.add_noise(plan)
   clipped = plan.clipped_grad(setting.loss_fn, engine="bookkeeping")(
     setting.params, peer.full_lot, jax.random.key(1), ()
@@ -228,7 +228,7 @@ def test_fastdp_is_told_what_the_others_clip_by(monkeypatch):
   (method,), skipped = _clipping_peers.make_methods(setting, ("fastdp",), ())
   assert not skipped and method.on_host
   fields, optimizer = calls
-  plan = _benchmark_methods.make_plan(setting)
+  plan = _methods.make_plan(setting)
   assert fields["batch_size"] == plan.expected_batch_size
   assert fields["sample_size"] == plan.num_records
   assert fields["max_grad_norm"] == plan.rule.clip_norm

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from configs.benchmark_fairness import default
-from experiments import _fairness_races, benchmark_fairness
+from experiments import benchmark_fairness
+from experiments._fairness import _races
 from trustjax import reporting
 
 
@@ -60,13 +61,13 @@ def test_both_ways_agree_and_are_timed(name, tmp_path):
 
 
 def test_a_race_whose_ways_differ_is_stopped():
-  (race,) = _fairness_races.make_races(small_config("ceat"))
+  (race,) = _races.make_races(small_config("ceat"))
   race.check()
 
   def wrong():
     raise AssertionError("differs")
 
-  broken = _fairness_races.Race(
+  broken = _races.Race(
     name=race.name,
     ours=race.ours,
     theirs=race.theirs,

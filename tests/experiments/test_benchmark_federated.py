@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from configs.benchmark_federated import default, grid
-from experiments import _federated_methods
 from experiments import benchmark_federated as binary
+from experiments._federated import _contestants
 from trustjax import reporting
 
 SIZES = dict(
@@ -69,17 +69,15 @@ FIELDS = {
 
 @functools.cache
 def setting(model):
-  return _federated_methods.make_setting(model, 2, **SIZES, **FIELDS[model])
+  return _contestants.make_setting(model, 2, **SIZES, **FIELDS[model])
 
 
 @pytest.mark.parametrize("model", list(FIELDS))
 def test_a_torch_loop_ends_where_we_end(model):
   """Same cohorts, same weights: the peer does the same work."""
   pytest.importorskip("torch", reason="peers are not installed")
-  ours = _federated_methods.our_method(setting(model), "scan", backend="scan")
-  peers, skipped = _federated_methods.make_peers(
-    setting(model), ("torch_loop",)
-  )
+  ours = _contestants.our_method(setting(model), "scan", backend="scan")
+  peers, skipped = _contestants.make_peers(setting(model), ("torch_loop",))
   assert not skipped
   start = ours.loss()
   for r in range(2):
@@ -91,11 +89,11 @@ def test_a_torch_loop_ends_where_we_end(model):
 
 def test_pfl_learns_what_we_learn():
   pytest.importorskip("pfl", reason="peers are not installed")
-  everybody = _federated_methods.make_setting(
+  everybody = _contestants.make_setting(
     "logistic", 6, **(SIZES | {"batch_size": 5})
   )
-  ours = _federated_methods.our_method(everybody, "scan", backend="scan")
-  peers, _ = _federated_methods.make_peers(everybody, ("pfl",))
+  ours = _contestants.our_method(everybody, "scan", backend="scan")
+  peers, _ = _contestants.make_peers(everybody, ("pfl",))
   for r in range(3):
     ours.run(r)
     peers[0].run(r)
@@ -107,11 +105,11 @@ def test_pfl_learns_what_we_learn():
 def test_flower_learns_what_we_learn():
   for name in ("torch", "flwr", "ray"):
     pytest.importorskip(name, reason="peers are not installed")
-  everybody = _federated_methods.make_setting(
+  everybody = _contestants.make_setting(
     "logistic", 6, **(SIZES | {"batch_size": 5})
   )
-  ours = _federated_methods.our_method(everybody, "scan", backend="scan")
-  peers, _ = _federated_methods.make_peers(everybody, ("flower",))
+  ours = _contestants.our_method(everybody, "scan", backend="scan")
+  peers, _ = _contestants.make_peers(everybody, ("flower",))
   try:
     for r in range(2):
       ours.run(r)
@@ -122,15 +120,15 @@ def test_flower_learns_what_we_learn():
 
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch):
-  monkeypatch.setitem(_federated_methods._NEEDS, "pfl", ("no_such_package",))
-  found, skipped = _federated_methods.make_peers(setting("logistic"), ("pfl",))
+  monkeypatch.setitem(_contestants._NEEDS, "pfl", ("no_such_package",))
+  found, skipped = _contestants.make_peers(setting("logistic"), ("pfl",))
   assert found == []
   assert skipped == {"pfl": "not installed: no_such_package"}
 
 
 @pytest.mark.slow
 def test_the_record_says_why_a_peer_is_missing(tmp_path, monkeypatch):
-  monkeypatch.setitem(_federated_methods._NEEDS, "pfl", ("no_such_package",))
+  monkeypatch.setitem(_contestants._NEEDS, "pfl", ("no_such_package",))
   binary.run(small_config(peers=("pfl",), backends=(), rounds=2), tmp_path)
   results = reporting.read_results(tmp_path / "results.json")
   assert results["pfl/seconds_per_round"] is None

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from configs.benchmark_training_step import default, table_a
-from experiments import _benchmark_clock, _benchmark_methods
 from experiments import benchmark_training_step as binary
+from experiments._benchmarks import _clock, _methods
 from trustjax import reporting
 
 SIZES = dict(vocab_size=40, length=4, num_intents=3, num_slots=4)
@@ -87,8 +87,8 @@ def test_the_factor_over_the_loop_is_recorded(finished):
 
 
 def test_only_chosen_methods_draw_lots():
-  setting = _benchmark_methods.make_setting("mean_pool", 8, dim=4, **SIZES)
-  methods = _benchmark_methods.make_methods(
+  setting = _methods.make_setting("mean_pool", 8, dim=4, **SIZES)
+  methods = _methods.make_methods(
     setting,
     engines=("vmap", "scan"),
     chunk_sizes=(4,),
@@ -124,11 +124,11 @@ def test_the_files_are_there(finished):
 
 @pytest.mark.slow
 def test_padding_is_counted_over_all_lots():
-  setting = _benchmark_methods.make_setting("mean_pool", 8, dim=4, **SIZES)
-  methods = _benchmark_methods.make_methods(
+  setting = _methods.make_setting("mean_pool", 8, dim=4, **SIZES)
+  methods = _methods.make_methods(
     setting, engines=("vmap",), chunk_sizes=(), group_sizes=()
   )
-  timings = _benchmark_clock.race(
+  timings = _clock.race(
     setting,
     methods,
     rounds=2,
@@ -145,8 +145,8 @@ def test_padding_is_counted_over_all_lots():
 
 
 def test_full_lots_have_no_padding_and_clip_groups_their_shape():
-  setting = _benchmark_methods.make_setting("mean_pool", 8, dim=4, **SIZES)
-  methods = _benchmark_methods.make_methods(
+  setting = _methods.make_setting("mean_pool", 8, dim=4, **SIZES)
+  methods = _methods.make_methods(
     setting, engines=("vmap",), chunk_sizes=(), group_sizes=(4,)
   )
   for method in methods:
@@ -156,10 +156,10 @@ def test_full_lots_have_no_padding_and_clip_groups_their_shape():
 
 def test_noise_without_clipping_is_noise():
   """The step `non_private_noise` moves parameters that have no gradient."""
-  setting = _benchmark_methods.make_setting("mean_pool", 8, dim=4, **SIZES)
+  setting = _methods.make_setting("mean_pool", 8, dim=4, **SIZES)
   plain, noisy = (
     method
-    for method in _benchmark_methods.make_methods(
+    for method in _methods.make_methods(
       setting, engines=(), chunk_sizes=(), group_sizes=()
     )
   )

@@ -16,13 +16,9 @@ from configs.canary_extraction import (
   snips_grid,
   snips_pin,
 )
-from experiments import (
-  _canary_attack,
-  _canary_data,
-  _canary_record,
-  _early_stopping,
-  canary_extraction,
-)
+from experiments import canary_extraction
+from experiments._attacks import _canary_attack, _canary_data, _canary_record
+from experiments._private_training import _early_stopping
 from tests.training import tiny_task
 from trustjax import attacks, models, privacy, reporting, training
 

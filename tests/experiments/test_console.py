@@ -6,7 +6,7 @@ import types
 import pytest
 from absl import flags
 
-from experiments import _config_flags, _console
+from experiments._binary import _config_flags, _console
 
 
 def test_an_interrupt_between_runs_ends_without_a_traceback(

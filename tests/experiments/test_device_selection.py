@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 
 from configs.device_selection import default
-from experiments import (
-  _device_record,
-  _device_study,
-  _federated_setup,
-)
 from experiments import device_selection as binary
+from experiments._federated import _device_record, _device_study, _setup
 from trustjax import reporting, training
 
 
@@ -126,9 +122,9 @@ def test_periods_and_deciles_are_scored(finished):
 
 def test_class_accuracies_add_up_to_the_accuracy():
   config = small_config()
-  task = _federated_setup.make_task(config)
+  task = _setup.make_task(config)
   assert task.by_class is not None
-  params = _federated_setup.first_params(task, 0)
+  params = _setup.first_params(task, 0)
   by_class = task.by_class(params)
   world = _device_study.World(task, config, 0)
   scores = world.scores(params)
@@ -163,7 +159,7 @@ def test_examples_are_known_before_training(finished):
   """What the budget reckons with is what training then uses."""
   folder, _ = finished
   config = small_config()
-  world = _device_study.World(_federated_setup.make_task(config), config, 0)
+  world = _device_study.World(_setup.make_task(config), config, 0)
   for arm in _device_study.make_arms(config):
     if arm.setting == "central" or arm.budgeted:
       continue
@@ -223,7 +219,7 @@ def test_claims_hold_fail_or_stay_open():
     continual__proportional_equal_examples=[0.3, 0.4, 0.2, 0.3],
   )
   config = small_config(num_seeds=4)
-  task = _federated_setup.make_task(config)
+  task = _setup.make_task(config)
   results = _device_record.make_results(config, task, scores)
   verdicts = {
     name: results[f"claim/{name}"]

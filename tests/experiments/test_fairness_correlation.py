@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from configs.fairness_correlation import default, planted_levels
-from experiments import (
+from experiments import fairness_correlation
+from experiments._fairness import (
   _correlation_axes,
   _model_family,
   _planted_levels,
   _planted_models,
-  fairness_correlation,
 )
 from trustjax import reporting
 

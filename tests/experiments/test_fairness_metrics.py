@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from configs.fairness_metrics import default, unbiased
-from experiments import (
+from experiments import fairness_metrics
+from experiments._fairness import (
   _extrinsic_metrics,
   _given_arrays,
   _intrinsic_metrics,
   _measured,
   _planted_models,
   _probes,
-  fairness_metrics,
 )
 from trustjax import data, fairness, reporting
 

@@ -7,8 +7,8 @@ import pytest
 
 from configs.device_selection import default as device_selection
 from configs.federated_learning import default
-from experiments import _federated_setup
 from experiments import federated_learning as binary
+from experiments._federated import _setup
 from trustjax import reporting, training
 
 
@@ -110,15 +110,15 @@ def test_another_model_is_one_flag(defaults):
   config = defaults.get_config()
   config.data.update({"num_train": 50, "max_length": 8})
   config.model.name = "logistic"
-  task = _federated_setup.make_task(config)
-  assert sorted(_federated_setup.first_params(task, 0)) == ["bias", "words"]
+  task = _setup.make_task(config)
+  assert sorted(_setup.first_params(task, 0)) == ["bias", "words"]
 
 
 def test_error_feedback_gives_every_device_a_memory():
   config = small_config(upload={"top_k": 0.1, "error_feedback": True})
-  task = _federated_setup.make_task(config)
+  task = _setup.make_task(config)
   algorithm = binary.make_algorithm(config, task, 12)
-  state = algorithm.init(_federated_setup.first_params(task, 0))
+  state = algorithm.init(_setup.first_params(task, 0))
   for leaf, kept in zip(
     jax.tree.leaves(state.params), jax.tree.leaves(state.memory), strict=True
   ):
@@ -127,11 +127,11 @@ def test_error_feedback_gives_every_device_a_memory():
 
 def test_every_kind_of_population_holds_all_records():
   config = small_config()
-  task = _federated_setup.make_task(config)
+  task = _setup.make_task(config)
   for kind in ("activity", "dirichlet", "uniform", "domain", "user"):
     config.population.kind = kind
-    partition = _federated_setup.make_partition(task, config.population, 0)
+    partition = _setup.make_partition(task, config.population, 0)
     assert partition.num_records == 150
   silent = dataclasses.replace(task, users=None)
   with pytest.raises(ValueError, match="do not say who spoke"):
-    _federated_setup.make_partition(silent, config.population, 0)
+    _setup.make_partition(silent, config.population, 0)

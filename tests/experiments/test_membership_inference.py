@@ -12,12 +12,12 @@ from configs.membership_inference import (
   snips,
   snips_other_arms,
 )
-from experiments import (
+from experiments import membership_inference
+from experiments._attacks import (
   _membership_attacks,
   _membership_groups,
   _membership_record,
   _shadow_training,
-  membership_inference,
 )
 from trustjax import reporting
 

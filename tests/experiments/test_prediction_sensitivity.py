@@ -5,12 +5,8 @@ import numpy as np
 import pytest
 
 from configs.prediction_sensitivity import default, hatexplain
-from experiments import (
-  _community_aucs,
-  _measured,
-  _sensitivity_data,
-  prediction_sensitivity,
-)
+from experiments import prediction_sensitivity
+from experiments._fairness import _community_aucs, _measured, _sensitivity_data
 from trustjax import reporting
 
 

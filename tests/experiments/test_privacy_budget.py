@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from configs.privacy_budget import default, snips
-from experiments import _config_flags, privacy_budget
+from experiments import privacy_budget
+from experiments._binary import _config_flags
 from trustjax import reporting
 
 _ROOT = pathlib.Path(__file__).parents[2]

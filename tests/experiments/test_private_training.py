@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from configs.private_training import default
-from experiments import _arms, _console, private_training
+from experiments import private_training
+from experiments._binary import _console
+from experiments._private_training import _arms
 from trustjax import reporting, training
 
 _ROOT = pathlib.Path(__file__).parents[2]

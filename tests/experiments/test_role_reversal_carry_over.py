@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import _role_reversal_carry_over as carry_over
-from experiments import _role_reversal_resampling as resampling
+from experiments._role_reversal import _carry_over as carry_over
+from experiments._role_reversal import _resampling as resampling
 from trustjax import data, fairness
 
 

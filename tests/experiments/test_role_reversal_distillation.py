@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from configs.role_reversal_distillation import all_arms, default
-from experiments import (
-  _role_reversal_checks,
-  _role_reversal_corpus,
-  _role_reversal_evaluation,
-  _role_reversal_resampling,
-  _role_reversal_training,
-  role_reversal_distillation,
+from experiments import role_reversal_distillation
+from experiments._role_reversal import (
+  _checks,
+  _corpus,
+  _evaluation,
+  _resampling,
+  _training,
 )
 from tests.models import reference_transformers
 from trustjax import data, distillation, models, reporting, training
@@ -62,13 +62,13 @@ def tiny_config(**changes):
 @pytest.fixture(scope="module")
 def tiny_corpus():
   """The texts of the tiny study."""
-  return _role_reversal_corpus.make_corpus(tiny_config())
+  return _corpus.make_corpus(tiny_config())
 
 
 @pytest.fixture(scope="module")
 def first_teacher(tiny_corpus):
   """The tiny study's teacher before any training."""
-  return _role_reversal_training._first_teacher(tiny_config(), tiny_corpus)
+  return _training._first_teacher(tiny_config(), tiny_corpus)
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +127,7 @@ def test_the_control_has_the_baselines_rows_with_longer_partners():
     ),
   )
   baseline, control = (
-    _role_reversal_training.make_rows(
-      study, distillation.role_reversal_arm(name), 0
-    )
+    _training.make_rows(study, distillation.role_reversal_arm(name), 0)
     for name in ("D0", "D11")
   )
   for name in ("tokens", "mask"):
@@ -150,15 +148,13 @@ def test_numbers_without_a_value_are_left_out(monkeypatch):
     "perplexity",
     lambda *_, **__: types.SimpleNamespace(nll=np.ones(2), counts=np.ones(2)),
   )
-  monkeypatch.setattr(
-    _role_reversal_evaluation, "_continue", lambda *_: [["left", "ran"]]
-  )
+  monkeypatch.setattr(_evaluation, "_continue", lambda *_: [["left", "ran"]])
   corpus = types.SimpleNamespace(
     held_out=[],
     vectors=None,
     prompts=types.SimpleNamespace(texts=("the nurse ",)),
   )
-  found = _role_reversal_evaluation.evaluate(
+  found = _evaluation.evaluate(
     tiny_config(),
     corpus,
     None,
@@ -198,7 +194,7 @@ def test_a_finished_study_is_read_not_run(finished, monkeypatch, capsys):
     raise AssertionError("the teacher or an arm was evaluated again")
 
   monkeypatch.setattr(training, "train", only_the_teacher)
-  monkeypatch.setattr(_role_reversal_evaluation, "evaluate", evaluated_again)
+  monkeypatch.setattr(_evaluation, "evaluate", evaluated_again)
   role_reversal_distillation.run(tiny_config(), folder)
   again = reporting.read_results(folder)
   for arm in _ARMS:
@@ -216,15 +212,15 @@ def test_another_config_is_refused(finished):
 def test_claims_rest_on_paired_resamples():
   """Two arms with the same items differ by nothing, with no width."""
   config = tiny_config(num_seeds=2)
-  drawn = _role_reversal_resampling.draw_seeds(config)
+  drawn = _resampling.draw_seeds(config)
   rng = np.random.default_rng(0)
-  resampled = _role_reversal_resampling.Resampled(
+  resampled = _resampling.Resampled(
     estimates=np.array([1.0, 2.0]), replicates=rng.normal(1.4, 0.1, (2, 100))
   )
   estimate, replicates = resampled.over_seeds(drawn)
   assert estimate == 1.5 and replicates.shape == (100,)
   np.testing.assert_allclose(replicates.mean(), estimate)
-  measured = _role_reversal_resampling.interval(estimate, replicates, 2)
+  measured = _resampling.interval(estimate, replicates, 2)
   assert measured.low < 1.5 < measured.high
   again = resampled.over_seeds(drawn)[1]
   np.testing.assert_array_equal(again, replicates)
@@ -232,7 +228,7 @@ def test_claims_rest_on_paired_resamples():
 
 def test_every_arm_has_a_config():
   config = all_arms.get_config()
-  _role_reversal_checks.check(config)
+  _checks.check(config)
   assert config.arms == tuple(f"{kind}{i}" for kind in "DF" for i in range(12))
 
 
@@ -263,7 +259,7 @@ def _files_config(folder, **changes):
 @pytest.fixture(scope="module")
 def files_corpus(folder):
   """With a tokenizer that is trained on the files."""
-  return _role_reversal_corpus.make_corpus(_files_config(folder))
+  return _corpus.make_corpus(_files_config(folder))
 
 
 class TestFiles:
@@ -289,8 +285,8 @@ class TestFiles:
     models.save_decoder(tmp_path, teacher, params)
     config.teacher.pretrained_dir = str(tmp_path)
     with pytest.raises(ValueError, match="a pretrained teacher needs the"):
-      _role_reversal_corpus.make_corpus(config)
-    study = _role_reversal_training.make_study(config, files_corpus, tmp_path)
+      _corpus.make_corpus(config)
+    study = _training.make_study(config, files_corpus, tmp_path)
     np.testing.assert_array_equal(
       study.teacher_params["words"]["embedding"], params["words"]["embedding"]
     )
@@ -298,7 +294,7 @@ class TestFiles:
     assert study.students[True][0].fields["num_layers"] == 2
     config.length = 41
     with pytest.raises(ValueError, match="length: got 41; the pretrained"):
-      _role_reversal_training.make_study(config, files_corpus, tmp_path)
+      _training.make_study(config, files_corpus, tmp_path)
 
   def test_a_tokenizer_of_another_model(self, folder, files_corpus, tmp_path):
     pytest.importorskip("safetensors")
@@ -311,7 +307,7 @@ class TestFiles:
     models.save_decoder(tmp_path, other, params)
     config.teacher.pretrained_dir = str(tmp_path)
     with pytest.raises(ValueError, match="knows 50. Use the tokenizer"):
-      _role_reversal_training.make_study(config, files_corpus, tmp_path)
+      _training.make_study(config, files_corpus, tmp_path)
 
 
 @pytest.mark.slow
@@ -454,7 +450,7 @@ class TestBadConfigs:
     ],
   )
   def test_are_refused_at_once(self, changes, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(_role_reversal_corpus, "data", _READS_NO_TEXT)
+    monkeypatch.setattr(_corpus, "data", _READS_NO_TEXT)
     with pytest.raises(ValueError, match=message):
       role_reversal_distillation.run(tiny_config(**changes), tmp_path)
 
@@ -477,13 +473,9 @@ class TestBadConfigs:
   ):
     """These depend on the corpus or on the teacher's shape."""
     monkeypatch.setattr(training, "train", None)
-    monkeypatch.setattr(
-      _role_reversal_corpus, "make_corpus", lambda _: tiny_corpus
-    )
+    monkeypatch.setattr(_corpus, "make_corpus", lambda _: tiny_corpus)
     if "num_heads" not in changes.get("teacher", {}):
-      monkeypatch.setattr(
-        _role_reversal_training, "_first_teacher", lambda *_: first_teacher
-      )
+      monkeypatch.setattr(_training, "_first_teacher", lambda *_: first_teacher)
     with pytest.raises(ValueError, match=message):
       role_reversal_distillation.run(tiny_config(**changes), tmp_path)
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from configs.role_reversal_distillation import default
-from experiments import (
-  _role_reversal_evaluation,
-  _role_reversal_figure,
-  _role_reversal_record,
-  _role_reversal_resampling,
+from experiments._role_reversal import (
+  _evaluation,
+  _figure,
+  _record,
+  _resampling,
 )
 from trustjax import fairness
 
@@ -26,13 +26,13 @@ def _config(*arms, **changes):
   return config
 
 
-def _evaluation(rng, *, female, loss, seconds=0.1):
+def _made_up(rng, *, female, loss, seconds=0.1):
   """Texts of which a share is female, and windows of a mean loss."""
   shape = (_GROUPS * _PROMPTS, _SAMPLES)
   label = np.where(rng.random(shape) < female, _FEMALE, _MALE)
   if female < 0:
     label = np.full(shape, _NEUTRAL)
-  return _role_reversal_evaluation.Evaluation(
+  return _evaluation.Evaluation(
     items={
       "label": label,
       "label_with_prompt": label,
@@ -57,12 +57,12 @@ def _results(config, **arms):
   )
   evaluations = {
     name: [
-      _evaluation(np.random.default_rng([len(name), seed]), female=f, loss=loss)
+      _made_up(np.random.default_rng([len(name), seed]), female=f, loss=loss)
       for seed in range(1 if name == "teacher" else config.num_seeds)
     ]
     for name, (f, loss) in arms.items()
   }
-  return _role_reversal_record.make_results(config, study, evaluations)
+  return _record.make_results(config, study, evaluations)
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +133,11 @@ def test_texts_without_a_gender_have_no_ratio():
   assert found["D8/gender_ratio_gain"] is None
   assert found["claim/disparity"] == "UNDECIDED"
   assert "no group has" in found.reason("claim/disparity/estimate")
-  _role_reversal_figure.plot(found)
+  _figure.plot(found)
 
 
 def test_the_figure_has_a_row_for_each_number(results):
-  figure = _role_reversal_figure.plot(results)
+  figure = _figure.plot(results)
   ratio, cost = figure.axes
   labels = [label.get_text() for label in ratio.get_yticklabels()]
   assert labels[0] == "teacher" and len(labels) == 5
@@ -153,11 +153,11 @@ def test_the_figure_has_a_row_for_each_number(results):
 
 
 def test_resamples_without_a_ratio_are_left_out():
-  found = _role_reversal_resampling.Resampled(
+  found = _resampling.Resampled(
     estimates=np.array([0.5]), replicates=np.array([[0.4, np.nan, 0.8]])
   )
   estimate, replicates = found.over_seeds(np.zeros((3, 1), int))
   assert estimate == 0.5
   np.testing.assert_allclose(replicates, [0.3, np.nan, 0.7])
-  measured = _role_reversal_resampling.interval(estimate, replicates, 1)
+  measured = _resampling.interval(estimate, replicates, 1)
   assert 0.3 <= measured.low < 0.5 < measured.high <= 0.7

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import _word_vectors
+from experiments._fairness import _word_vectors
 from trustjax import fairness
 
 # she - he lies along the first axis.

@@ -1,0 +1,1 @@
+"""Parts of the attack studies: shadows, audits, canaries, races."""

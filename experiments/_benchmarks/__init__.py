@@ -1,0 +1,1 @@
+"""Parts of the step benchmarks: clock, methods, peers, record."""

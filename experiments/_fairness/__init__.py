@@ -1,0 +1,1 @@
+"""Parts of the fairness studies: models, probes, metrics, records."""

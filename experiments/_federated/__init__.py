@@ -1,0 +1,1 @@
+"""Parts of the federated studies: data, arms, contestants, record."""

@@ -1,0 +1,1 @@
+"""Parts of the private-training study: arms, training, record."""

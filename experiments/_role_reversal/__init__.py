@@ -1,0 +1,1 @@
+"""Parts of the role-reversal study: texts, training, scores, claims."""
