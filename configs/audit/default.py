@@ -14,6 +14,8 @@ from configs.private_training import default as private_training
 def get_config() -> ml_collections.ConfigDict:
   """A small audit."""
   config: Any = private_training.get_config()
+  # Models that train side by side draw their noise at every step.
+  del config.private["noise"], config.edp["noise"]
   for field in ("num_seeds", "loop_steps", "log_every", "evaluate_every"):
     del config[field]
   config.arms = ("non_private", "dp_sgd", "edp_sgd")

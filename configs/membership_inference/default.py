@@ -14,6 +14,8 @@ from configs.private_training import default as private_training
 def get_config() -> ml_collections.ConfigDict:
   """A small study: an overfitted model, and the same with privacy."""
   config: Any = private_training.get_config()
+  # Models that train side by side draw their noise at every step.
+  del config.private["noise"], config.edp["noise"]
   for field in ("num_seeds", "loop_steps", "log_every", "evaluate_every"):
     del config[field]
   # "clip_only" is dp_sgd without noise; the others as in private_training.

@@ -54,6 +54,108 @@ def _optimizer(name, learning_rate, decay="constant"):
   )
 
 
+def _data():
+  """Which corpus, and how it is encoded."""
+  return config_dict.ConfigDict(
+    {
+      "name": "synthetic",
+      "manual_dir": "",  # Folder of the data set's files.
+      "data_dir": "",  # Where prepared data is kept; "" is the cache folder.
+      "tokenizer": "word",  # or "wordpiece", with vocabulary_file
+      "vocabulary_file": "",  # A public vocabulary, inside the guarantee.
+      "min_count": 1,
+      "max_size": config_dict.placeholder(int),
+      "max_length": config_dict.placeholder(int),
+      "max_chars": config_dict.placeholder(int),
+      "deduplicate": False,
+    }
+  )
+
+
+def _model():
+  """The model; a field left at None takes the model's default."""
+  return config_dict.ConfigDict(
+    {
+      "name": "mean_pool",
+      # Folder of BERT or DistilBERT safetensors; with name "bert" only.
+      "pretrained_dir": config_dict.placeholder(str),
+      "pooler": config_dict.placeholder(bool),  # bert
+      "dim": 32,
+      "dropout": 0.0,
+      "window": config_dict.placeholder(int),  # mean_pool
+      "embedding_scale": config_dict.placeholder(float),  # mean_pool
+      "hidden_dim": config_dict.placeholder(int),  # bilstm, bigru
+      "skip": config_dict.placeholder(bool),  # bilstm, bigru
+      "num_layers": config_dict.placeholder(int),  # bilstm, bigru, transformer
+      # bilstm, bigru: with max_chars
+      "char_dim": config_dict.placeholder(int),
+      "char_out_dim": config_dict.placeholder(int),
+      "size": config_dict.placeholder(str),  # transformer
+      "num_heads": config_dict.placeholder(int),  # transformer
+      "ff_dim": config_dict.placeholder(int),  # transformer
+    }
+  )
+
+
+def _loss():
+  """The joint loss of one record."""
+  return config_dict.ConfigDict(
+    {
+      "intent_weight": 1.0,
+      "slot_weight": 1.0,
+      "unknown_rate": 0.0,  # Share of words shown as unknown in training.
+      "compute_dtype": "float32",  # or "bfloat16", fast on an accelerator
+    }
+  )
+
+
+def _non_private():
+  """Training without privacy."""
+  return config_dict.ConfigDict(
+    {
+      "batch_size": 64,
+      "num_steps": 300,
+      "chunk_size": config_dict.placeholder(int),
+      "optimizer": _optimizer("adam", 1e-2, decay="linear"),
+    }
+  )
+
+
+def _private():
+  """Training with per-record clipping."""
+  return config_dict.ConfigDict(
+    {
+      "expected_batch_size": 256,
+      "num_steps": 200,
+      "sampler": "poisson",  # "truncated_poisson" needs capacity; "shuffled"
+      "adjacency": "add_remove",  # "shuffled" needs zero_out or replace_one
+      "capacity": config_dict.placeholder(int),
+      "rule": _rule("auto"),
+      "schedule": _schedule(),
+      "noise": "flat",  # "deferred": see deferred_noise.py
+      "engine": "auto",
+      "chunk_size": config_dict.placeholder(int),
+      "optimizer": _optimizer("adam", 6e-2, decay="linear"),
+    }
+  )
+
+
+def _edp():
+  """Clip groups; lot, steps, sampler and adjacency are those of `private`."""
+  return config_dict.ConfigDict(
+    {
+      "clip_group_size": 8,
+      "group_capacity": config_dict.placeholder(int),
+      "rule": _rule("per_layer", scale="weight_relative", gamma=0.01),
+      "schedule": _schedule(),
+      "noise": "flat",  # "deferred": see deferred_noise.py
+      "engine": "auto",
+      "chunk_size": config_dict.placeholder(int),
+      "optimizer": _optimizer("adam", 6e-2, decay="linear"),
+    }
+  )
+
+
 def get_config() -> ml_collections.ConfigDict:
   """The default study: small, offline, every arm."""
   config = config_dict.ConfigDict()
@@ -69,89 +171,14 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
   config.num_seeds = 1
   config.loop_steps = 5  # Timed steps of the per-record loop.
-
-  config.data = config_dict.ConfigDict(
-    {
-      "name": "synthetic",
-      "manual_dir": "",  # Folder of the data set's files.
-      "data_dir": "",  # Where prepared data is kept; "" is the cache folder.
-      "tokenizer": "word",  # or "wordpiece", with vocabulary_file
-      "vocabulary_file": "",  # A public vocabulary, inside the guarantee.
-      "min_count": 1,
-      "max_size": config_dict.placeholder(int),
-      "max_length": config_dict.placeholder(int),
-      "max_chars": config_dict.placeholder(int),
-      "deduplicate": False,
-    }
-  )
-
+  config.data = _data()
   # Regular expression on the paths of parameters; "" trains all of them.
   config.trainable = ""
-  config.model = config_dict.ConfigDict(
-    {
-      "name": "mean_pool",
-      # Folder of BERT or DistilBERT safetensors; with name "bert" only.
-      "pretrained_dir": config_dict.placeholder(str),
-      "pooler": config_dict.placeholder(bool),  # bert
-      "dim": 32,
-      "dropout": 0.0,
-      "window": config_dict.placeholder(int),  # mean_pool
-      "embedding_scale": config_dict.placeholder(float),  # mean_pool
-      "hidden_dim": config_dict.placeholder(int),  # bilstm, bigru
-      "skip": config_dict.placeholder(bool),  # bilstm, bigru
-      "num_layers": config_dict.placeholder(int),  # bilstm, bigru, transformer
-      "char_dim": config_dict.placeholder(int),  # bilstm, bigru: with max_chars
-      "char_out_dim": config_dict.placeholder(
-        int
-      ),  # bilstm, bigru: with max_chars
-      "size": config_dict.placeholder(str),  # transformer
-      "num_heads": config_dict.placeholder(int),  # transformer
-      "ff_dim": config_dict.placeholder(int),  # transformer
-    }
-  )
-  config.loss = config_dict.ConfigDict(
-    {
-      "intent_weight": 1.0,
-      "slot_weight": 1.0,
-      "unknown_rate": 0.0,  # Share of words shown as unknown in training.
-    }
-  )
-
-  config.non_private = config_dict.ConfigDict(
-    {
-      "batch_size": 64,
-      "num_steps": 300,
-      "chunk_size": config_dict.placeholder(int),
-      "optimizer": _optimizer("adam", 1e-2, decay="linear"),
-    }
-  )
-  config.private = config_dict.ConfigDict(
-    {
-      "expected_batch_size": 256,
-      "num_steps": 200,
-      "sampler": "poisson",  # "truncated_poisson" needs capacity; "shuffled"
-      "adjacency": "add_remove",  # "shuffled" needs zero_out or replace_one
-      "capacity": config_dict.placeholder(int),
-      "rule": _rule("auto"),
-      "schedule": _schedule(),
-      "engine": "auto",
-      "chunk_size": config_dict.placeholder(int),
-      "optimizer": _optimizer("adam", 6e-2, decay="linear"),
-    }
-  )
-  # Clip groups; lot, steps, sampler and adjacency are those of `private`.
-  config.edp = config_dict.ConfigDict(
-    {
-      "clip_group_size": 8,
-      "group_capacity": config_dict.placeholder(int),
-      "rule": _rule("per_layer", scale="weight_relative", gamma=0.01),
-      "schedule": _schedule(),
-      "engine": "auto",
-      "chunk_size": config_dict.placeholder(int),
-      "optimizer": _optimizer("adam", 6e-2, decay="linear"),
-    }
-  )
-
+  config.model = _model()
+  config.loss = _loss()
+  config.non_private = _non_private()
+  config.private = _private()
+  config.edp = _edp()
   config.log_every = 10
   config.evaluate_every = 50  # Steps; 0 evaluates at the end only.
   config.save_every_seconds = 60.0

@@ -10,6 +10,8 @@ BERT holds config.json, model.safetensors and vocab.txt (extra [pretrained]).
 The vocabulary is public, so it is inside the guarantee.
 """
 
+from typing import Any
+
 import ml_collections
 from ml_collections import config_dict
 
@@ -18,7 +20,7 @@ from configs.private_training import default
 
 def get_config() -> ml_collections.ConfigDict:
   """SNIPS at epsilon 8, exact clipping by book-keeping."""
-  config = default.get_config()
+  config: Any = default.get_config()
   config.update(
     {
       "arms": ("non_private", "dp_sgd"),

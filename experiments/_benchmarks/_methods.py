@@ -331,17 +331,17 @@ def deferred_noise(setting: Setting) -> Method:
       " 'sgd' only"
     )
   plan = make_plan(setting)
-  sgd = privacy.deferred_noise_sgd(
+  init, step, _ = training.make_deferred_step(
     setting.loss_fn,
-    plan,
     _SGD_RATE,
+    plan,
     setting.params,
     {name: leaf[0] for name, leaf in setting.examples.items()},
   )
   return Method(
     name="deferred_noise",
-    init=sgd.init,
-    step=sgd.step,
+    init=init,
+    step=step,
     full_lot=full_lot(setting),
     draw=drawer(setting, plan, None),
   )

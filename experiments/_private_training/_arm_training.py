@@ -70,8 +70,26 @@ def draw_lot(task: Task, arm: _arms.Arm, seed: int, step: int) -> privacy.Lot:
   )
 
 
+def build_to_run(task: Task, arm: _arms.Arm):
+  """The arm's (init, step, settle), for `run_arm`.
+
+  Raises:
+    ValueError: Its noise cannot be deferred.
+  """
+  if arm.noise == "flat" or arm.plan is None:
+    return *build(task, arm), training.nothing_to_settle
+  return training.make_deferred_step(
+    task.loss_fn,
+    arm.make_learning_rate(),
+    arm.plan,
+    task.initial(root_key(0, _INIT)),
+    {name: leaf[0] for name, leaf in task.corpus.train.items()},
+    chunk_size=arm.chunk_size,
+  )
+
+
 def build(task: Task, arm: _arms.Arm):
-  """The arm's (init, step)."""
+  """The arm's (init, step) with noise at every step."""
   if arm.plan is None:
     return training.make_step(
       task.loss_fn,
@@ -92,7 +110,7 @@ def build(task: Task, arm: _arms.Arm):
 def run_arm(
   task: Task,
   arm: _arms.Arm,
-  built: tuple[Callable, Callable],
+  built: tuple[Callable, Callable, Callable],
   seed: int,
   folder: pathlib.Path,
   options: training.LoopOptions,
@@ -102,7 +120,7 @@ def run_arm(
   Args:
     task: What all arms share.
     arm: The arm.
-    built: From `build`; seeds share it, so that they compile once.
+    built: From `build_to_run`; seeds share it, so that they compile once.
     seed: Seed of initialisation, lots and noise.
     folder: Where its metrics, checkpoints and scores live.
     options: Of the loop.
@@ -115,10 +133,12 @@ def run_arm(
     training.CheckpointError: The folder belongs to another run.
   """
   identity = arm.describe() | task.describe | {"seed": seed}
+  if arm.noise == "deferred":  # Where it is settled, its draws are cut.
+    identity["evaluate_every"] = options.evaluate_every
   finished = folder / "scores.json"
   if finished.exists():
     return _finished_scores(finished, identity)
-  init, step = built
+  init, step, settle = built
   state = init(task.initial(root_key(seed, _INIT)))
   checkpointer = training.Checkpointer(
     folder / "checkpoints", identity=identity
@@ -133,6 +153,7 @@ def run_arm(
       lambda step: draw_lot(task, arm, seed, step),
       root_key(seed, _TRAIN),
       options,
+      settle=settle,
       writer=writer,
       evaluate=lambda params: _scores(task, params, "validation"),
       checkpointer=checkpointer,
@@ -143,7 +164,7 @@ def run_arm(
       f"stopped after step {int(result.state.step)} of {options.num_steps} of"
       f" {arm.name}, seed {seed}; all is saved in {folder}"
     )
-  scores = _scores(task, result.state.params, "test") | {
+  scores = _scores(task, result.params, "test") | {
     "seconds_per_step": result.seconds_per_step,
     "train_seconds": result.train_seconds,
     "compile_seconds": result.compile_seconds,

@@ -9,12 +9,13 @@ dp_sgd_loop            a few steps of dp_sgd, one record at a time
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import optax
 
 from experiments._binary import _config_flags
-from trustjax import privacy, training
+from trustjax import data, models, privacy, training
 
 NAMES = (
   "non_private",
@@ -23,6 +24,13 @@ NAMES = (
   "edp_sgd_equal_epsilon",
   "dp_sgd_loop",
 )
+# When noise is drawn: at every step, or when a table's row is read.
+NOISES = ("flat", "deferred")
+# Section of the config -> the arms that it describes.
+_SECTIONS = {
+  "private": ("dp_sgd", "dp_sgd_loop"),
+  "edp": ("edp_sgd", "edp_sgd_equal_epsilon"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +46,7 @@ class Arm:
     engine: Clipping engine.
     chunk_size: Clip units in memory at a time (records, if not private).
     target_epsilon: What the noise was calibrated to, if it was.
+    noise: One of `NOISES`.
   """
 
   name: str
@@ -48,14 +57,21 @@ class Arm:
   engine: str
   chunk_size: int | None
   target_epsilon: float | None = None
+  noise: str = "flat"
 
   def make_optimizer(self) -> optax.GradientTransformation:
     """The arm's optimiser."""
     return training.make_optimizer(num_steps=self.num_steps, **self.optimizer)
 
+  def make_learning_rate(self) -> optax.Schedule:
+    """The learning rate alone, of an optimiser that is plain SGD."""
+    fields = {k: v for k, v in self.optimizer.items() if k != "name"}
+    return training.make_learning_rate(num_steps=self.num_steps, **fields)
+
   def describe(self) -> dict[str, Any]:
     """What makes this arm's run this run, as JSON-able data."""
-    return {
+    noise = {} if self.noise == "flat" else {"noise": self.noise}
+    return noise | {
       "arm": self.name,
       "plan": self.plan.describe() if self.plan else None,
       "num_steps": self.num_steps,
@@ -71,6 +87,30 @@ def given(config: _config_flags.Config) -> dict[str, Any]:
   return {
     name: value for name, value in config.to_dict().items() if value is not None
   }
+
+
+def make_loss(
+  fields: _config_flags.Config, model: models.Model, tokenizer: data.Tokenizer
+) -> Callable:
+  """The joint loss of one record, in the precision that is asked for.
+
+  Args:
+    fields: The config's section `loss`.
+    model: The model.
+    tokenizer: Of the words; training may show some of them as unknown.
+
+  Returns:
+    `loss_fn(params, example, key) -> (loss, aux)`.
+
+  Raises:
+    ValueError: A field is impossible.
+  """
+  given_fields = fields.to_dict()
+  compute_dtype = given_fields.pop("compute_dtype")
+  loss_fn = models.losses.joint_loss(
+    model, unknown_id=tokenizer.unk, **given_fields
+  )
+  return models.in_precision(loss_fn, compute_dtype)
 
 
 def private_name(target: float, largest: float) -> str:
@@ -137,6 +177,48 @@ def _check(config):
       raise ValueError(
         f"config.{field}: got {config[field]}; it must be at least 1"
       )
+  for section, names in _SECTIONS.items():
+    # Where models train side by side the config has no such field.
+    noise = config[section].get("noise", "flat")
+    if noise not in NOISES:
+      raise ValueError(
+        f"config.{section}.noise: got {noise!r}; allowed are {list(NOISES)}"
+      )
+    if noise == "deferred" and set(names) & set(config.arms):
+      why = _why_not_deferred(config, section)
+      if why:
+        raise ValueError(f"config.{section}.noise: got 'deferred' with {why}")
+
+
+def _why_not_deferred(config, section):
+  """What forbids deferred noise besides the rule and the model, or None."""
+  fields = config[section]
+  sgd = {"name", "learning_rate", "decay", "warmup_steps"}
+  other = sorted(set(given(fields.optimizer)) - sgd)
+  if fields.optimizer.name != "sgd" or other:
+    which = other[0] if other else "name"
+    return (
+      f"{section}.optimizer.{which} {fields.optimizer[which]!r}; it is exact"
+      " for plain SGD only, since momentum, Adam and weight decay read a row's"
+      " noise again after the step that drew it: set name to 'sgd' and leave"
+      " the others out"
+    )
+  if fields.engine not in ("auto", "bookkeeping"):
+    return (
+      f"{section}.engine {fields.engine!r}; allowed are 'auto' and"
+      " 'bookkeeping', which knows the rows that a lot reads"
+    )
+  if config.get("trainable"):
+    return (
+      f"trainable {config.trainable!r}; it takes no frozen parameters: set"
+      " trainable to ''"
+    )
+  if section == "private" and "dp_sgd_loop" in config.arms:
+    return (
+      "the arm 'dp_sgd_loop', whose parameters are compared with those of"
+      " dp_sgd and would hold other draws: leave it out of arms"
+    )
+  return None
 
 
 def _non_private(config):
@@ -181,6 +263,7 @@ def _private(config, num_records, name, *, target=None, sigma=None):
     engine=special.engine,
     chunk_size=special.chunk_size,
     target_epsilon=target,
+    noise=special.get("noise", "flat"),
   )
 
 

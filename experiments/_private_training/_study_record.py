@@ -133,6 +133,7 @@ def _set_privacy(results, arm, delta):
   results.set(f"{arm.name}/sampling_rate", mechanism.sampling_rate)
   results.set(f"{arm.name}/adjacency", mechanism.adjacency)
   results.set(f"{arm.name}/sampler", mechanism.sampler)
+  results.set(f"{arm.name}/noise", arm.noise)
   results.set(f"{arm.name}/clip_group_size", arm.plan.clip_group_size)
   results.set(f"{arm.name}/plan", arm.plan.fingerprint())
   if arm.plan.clip_group_size > 1 and mechanism.sampler == "poisson":
@@ -153,6 +154,13 @@ def _notes(arms, results):
     "epsilon counts clip groups with sensitivity 2C; the naive one with C,"
     " which is false for them and shown for comparison only."
   ]
+  deferred = [arm.name for arm in arms if arm.noise == "deferred"]
+  if deferred:
+    notes.append(
+      f"{', '.join(deferred)}: the noise of a table's row is drawn when the row"
+      " is read, and what is pending before each evaluation and at the end,"
+      " which is in the training time but not in the time per step."
+    )
   for arm in arms:
     if arm.name == "dp_sgd_loop" and "dp_sgd" in results.arms():
       slower = _ratio(results, "dp_sgd_loop", "dp_sgd")

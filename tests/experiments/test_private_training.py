@@ -11,10 +11,10 @@ import time
 import numpy as np
 import pytest
 
-from configs.private_training import default
+from configs.private_training import default, deferred_noise
 from experiments import private_training
 from experiments._binary import _console
-from experiments._private_training import _arms
+from experiments._private_training import _arm_training, _arms
 from trustjax import reporting, training
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -47,6 +47,43 @@ def tiny_config(**changes):
   for name, value in changes.items():
     config[name] = value
   return config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_programs():
+  """Studies of one task share it, and arms of one plan their program.
+
+  Compiling is most of a tiny run.
+  """
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+      private_training, "make_task", once(private_training.make_task, task_of)
+    )
+    for name in ("build", "build_to_run"):
+      made = once(
+        getattr(_arm_training, name),
+        lambda task, arm: (id(task), json.dumps(arm.describe())),
+      )
+      patch.setattr(_arm_training, name, made)
+    yield
+
+
+def once(function, key_of):
+  """The function, called once for each key."""
+  made = {}
+
+  def call(*args):
+    key = key_of(*args)
+    if key not in made:
+      made[key] = function(*args)
+    return made[key]
+
+  return call
+
+
+def task_of(config):
+  fields = ("data", "model", "loss", "trainable", "seed")
+  return repr([config.to_dict()[field] for field in fields])
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +159,61 @@ def test_tables_and_figures_are_written(finished):
     assert figure.startswith(b"\x89PNG")
 
 
+@pytest.fixture(scope="module")
+def deferred(tmp_path_factory):
+  """A study whose arms draw noise when rows are read: folder and record."""
+  folder = tmp_path_factory.mktemp("deferred")
+  private_training.run(deferred_config(), folder)
+  return folder, reporting.read_results(folder / "results.json")
+
+
+def deferred_config():
+  config = tiny_config(arms=("dp_sgd", "edp_sgd"), target_epsilons=(8.0,))
+  for section in (config.private, config.edp):
+    section.noise = "deferred"
+    section.rule.name = "auto"
+    section.rule.scale = None
+    section.optimizer.name = "sgd"
+  config.num_seeds = 1
+  return config
+
+
+def test_noise_may_be_deferred(finished, deferred):
+  """The same plans, so the same epsilons; the record says which noise."""
+  folder, results = deferred
+  _, flat = finished
+  for arm in ("dp_sgd", "edp_sgd"):
+    assert results[f"{arm}/noise"] == "deferred"
+    assert flat[f"{arm}/noise"] == "flat"
+    assert 0 <= results[f"{arm}/intent_accuracy"] <= 1
+    assert results[f"{arm}/train_seconds"] > 0
+  for field in ("epsilon", "noise_multiplier", "plan"):
+    assert results[f"dp_sgd/{field}"] == flat[f"dp_sgd/{field}"]
+  assert (
+    "dp_sgd, edp_sgd: the noise of a table's row is drawn when"
+    in (folder / "table.md").read_text()
+  )
+
+
+def test_finished_scores_of_other_settling_are_refused(deferred, tmp_path):
+  """Where noise is settled belongs to the run, as its plan does."""
+  folder, _ = deferred
+  target = tmp_path / "arms/dp_sgd/seed_0"
+  target.mkdir(parents=True)
+  source = folder / "arms/dp_sgd/seed_0/scores.json"
+  (target / "scores.json").write_text(source.read_text())
+  for field, value, message in (
+    ("evaluate_every", 3, "evaluate_every was 2, is 3"),
+    ("private.noise", "flat", "noise was 'deferred', is None"),
+  ):
+    config = deferred_config()
+    config.arms = ("dp_sgd",)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(training.CheckpointError, match=message):
+      private_training.run(config, tmp_path)
+    (tmp_path / "config.json").unlink()
+
+
 def test_a_finished_study_is_read_not_repeated(finished, capsys):
   folder, results = finished
   before = (folder / "arms/dp_sgd/seed_0/metrics.jsonl").stat().st_mtime_ns
@@ -158,12 +250,14 @@ def test_scores_of_another_plan_are_refused(finished, tmp_path):
     private_training.run(other, tmp_path)
 
 
+@pytest.mark.parametrize("noise", ["flat", "deferred"])
 def test_ctrl_c_pauses_and_the_same_call_finishes(
-  finished, tmp_path, monkeypatch
+  noise, request, tmp_path, monkeypatch
 ):
   """In this process: the signal comes at the third drawn lot of dp_sgd."""
-  _, expected = finished
-  draw, calls = private_training._arm_training.draw_lot, []
+  study = "finished" if noise == "flat" else "deferred"
+  _, expected = request.getfixturevalue(study)
+  draw, calls = _arm_training.draw_lot, []
 
   def draw_and_interrupt(task, arm, seed, step):
     calls.append((arm.name, step))
@@ -171,10 +265,11 @@ def test_ctrl_c_pauses_and_the_same_call_finishes(
       os.kill(os.getpid(), signal.SIGINT)
     return draw(task, arm, seed, step)
 
-  monkeypatch.setattr(
-    private_training._arm_training, "draw_lot", draw_and_interrupt
-  )
+  monkeypatch.setattr(_arm_training, "draw_lot", draw_and_interrupt)
   config = tiny_config(arms=("dp_sgd",), target_epsilons=(8.0,))
+  if noise == "deferred":
+    config = deferred_config()
+    config.arms = ("dp_sgd",)
   with pytest.raises(_console.Stopped, match="after step 3 of 4 of dp_sgd"):
     private_training.run(config, tmp_path)
   assert not (tmp_path / "results.json").exists()
@@ -208,6 +303,7 @@ def test_ctrl_c_pauses_and_the_same_call_finishes(
     ("model.name", "rnn", "model.name: got 'rnn'; allowed are"),
     ("model.hidden_dim", 8, r"got unknown fields \['hidden_dim'\]"),
     ("loss.unknown_rate", 1.5, "unknown_rate: got 1.5; it must lie in"),
+    ("loss.compute_dtype", "half", "compute_dtype: got 'half'; allowed are"),
     ("private.optimizer.name", "lion", "optimizer.name: got 'lion'"),
     ("private.schedule.kind", "cubic", "schedule.kind: got 'cubic'"),
   ],
@@ -224,6 +320,68 @@ def test_bad_fields_are_named_before_anything_is_written(
   with pytest.raises(ValueError, match=message):
     private_training.run(config, tmp_path)
   assert not (tmp_path / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"private.noise": "late"}, r"noise: got 'late'; allowed are \['flat', "),
+    (
+      {"private.optimizer.name": "adam"},
+      "config.private.noise: got 'deferred' with private.optimizer.name 'adam'",
+    ),
+    (
+      {"private.optimizer.name": "adamw"},
+      "name 'adamw'; it is exact for plain",
+    ),
+    (
+      {"private.optimizer.momentum": 0.9},
+      "private.optimizer.momentum 0.9; it is exact for plain SGD only, since",
+    ),
+    (
+      {"edp.optimizer.weight_decay": 0.1},
+      "config.edp.noise: got 'deferred' with edp.optimizer.weight_decay 0.1",
+    ),
+    ({"private.engine": "vmap"}, "private.engine 'vmap'; allowed are 'auto'"),
+    ({"trainable": "heads"}, "trainable 'heads'; it takes no frozen param"),
+    ({"arms": ("dp_sgd", "dp_sgd_loop")}, "the arm 'dp_sgd_loop', whose"),
+  ],
+)
+def test_noise_that_cannot_be_deferred(changes, message):
+  config = deferred_config()
+  config.update_from_flattened_dict(changes)
+  with pytest.raises(ValueError, match=message):
+    _arms.make_arms(config, 2000)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (
+      {"private.rule.name": "quantile", "private.rule.count_noise": 50.0},
+      "plan.rule: got QuantileClip.* which learns its threshold from the data",
+    ),
+    (
+      {"edp.rule.name": "per_layer", "edp.rule.scale": "weight_relative"},
+      "plan.rule: got PerLayerClip.* which scales its thresholds by the param",
+    ),
+  ],
+)
+def test_rules_that_forbid_it_are_named_before_training(
+  changes, message, tmp_path
+):
+  config = deferred_config()
+  config.update_from_flattened_dict(changes)
+  config.num_seeds = 1
+  with pytest.raises(ValueError, match=message):
+    private_training.run(config, tmp_path)
+  assert not any(tmp_path.iterdir())
+
+
+def test_the_config_of_deferred_noise_is_allowed():
+  config = deferred_noise.get_config()
+  assert config.private.noise == "deferred"
+  _arms._check(config)
 
 
 def test_an_unreachable_target_says_what_is_reached(tmp_path):

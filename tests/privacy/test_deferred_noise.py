@@ -93,9 +93,13 @@ class TestOneNoise:
         lot = jax.tree.map(
           lambda leaf: jnp.reshape(leaf, (2, 2, *leaf.shape[1:])), lot
         )
-      state, losses = sgd.step(state, lot, jax.random.key(3))
+      state, seen = sgd.step(state, lot, jax.random.key(3))
       params, want = ordinary(params, lot, step, nudges[step])
-      np.testing.assert_allclose(losses, want, rtol=1e-5)
+      assert seen.sum is None
+      for field in ("losses", "norms", "num_nonfinite"):
+        np.testing.assert_allclose(
+          getattr(seen, field), getattr(want, field), rtol=1e-5
+        )
       if step in settle_at:
         settled, state = sgd.settle(state, jax.random.key(3))
         jax.tree.map(
@@ -126,7 +130,7 @@ class TestOneNoise:
         for name in params
       }
       moved["table"] = moved["table"] + nudge
-      return moved, clipped.losses
+      return moved, clipped
 
     return step
 
@@ -166,8 +170,8 @@ class TestLaw:
     def run(key):
       state, read = sgd.init(make_params()), []
       for i, lot in enumerate(lots):
-        state, losses = sgd.step(state, lot, key)
-        read.append(losses[0])
+        state, seen = sgd.step(state, lot, key)
+        read.append(seen.losses[0])
         if i == 2:  # An evaluation in the middle changes no law.
           middle, state = sgd.settle(state, key)
       return (
@@ -345,7 +349,12 @@ class TestRefused:
       ),
       (
         privacy.PerLayerClip(scale="weight_relative"),
-        "scales its noise by the param",
+        "scales its thresholds by the param",
+      ),
+      # Constant noise is not enough: the thresholds would read the tables.
+      (
+        privacy.PerLayerClip(scale="weight_relative", allocation="uniform"),
+        "scales its thresholds by the param",
       ),
     ],
   )

@@ -80,7 +80,7 @@ def alone(kind, model):
     lambda t: lots.draw_lot(tiny_task.examples(), model, t),
     root,
     training.LoopOptions(num_steps=STEPS),
-  ).state.params
+  ).params
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ again, or before the parameters leave.
 """
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -59,9 +60,10 @@ class DeferredSgd:
   Attributes:
     tables: Paths of the parameters whose noise is deferred.
     init: params -> state. It copies them.
-    step: (state, lot, key) -> (state, losses). `key` is the root key of the
-      run, the same for every step. The losses, zero in empty slots, are raw
-      and outside the guarantee. It donates the state.
+    step: (state, lot, key) -> (state, seen). `key` is the root key of the run,
+      the same for every step. What the step has seen is raw and outside the
+      guarantee; its `sum`, which is the gradient, is None. It donates the
+      state.
     settle: (state, key) -> (params, state). Draws all that is pending; the
       parameters are what `add_noise` with SGD would have released, and
       training goes on from the returned state. It donates the state: going on
@@ -70,7 +72,7 @@ class DeferredSgd:
 
   tables: tuple[str, ...]
   init: Callable[[PyTree], DeferredState]
-  step: Callable[..., tuple[DeferredState, Float[Array, "*slots"]]]
+  step: Callable[..., tuple[DeferredState, _lot.ClippedGrads]]
   settle: Callable[..., tuple[PyTree, DeferredState]]
 
 
@@ -104,7 +106,7 @@ def deferred_noise_sgd(
 
   Args:
     loss_fn: `(params, example, key) -> (scalar, aux)` for ONE record.
-    plan: The plan. Its rule's noise scale must be a constant.
+    plan: The plan. Its rule's thresholds and noise must be constants.
     learning_rate: Of plain SGD: a number, or a function of the step such as an
       optax schedule. Anything else is refused.
     params: Parameters, or their shapes.
@@ -124,7 +126,7 @@ def deferred_noise_sgd(
   Example:
     >>> sgd = deferred_noise_sgd(loss_fn, plan, 0.1, params, example)
     >>> state = sgd.init(params)
-    >>> state, losses = sgd.step(state, lot, key)
+    >>> state, seen = sgd.step(state, lot, key)
     >>> params, state = sgd.settle(state, key)
 
   References:
@@ -149,18 +151,24 @@ def deferred_noise_sgd(
 
 
 def _check_rule(plan, params):
-  """Refuses noise that depends on anything but the step."""
+  """Refuses thresholds and noise that depend on anything but the step.
+
+  A threshold that reads the parameters would read tables without their noise.
+  """
   rule, why = plan.rule, None
   if jax.tree.leaves(rule.init()):
     why = "learns its threshold from the data"
   else:
-    traced = jax.make_jaxpr(lambda p: rule.noise_scales((), p))(params)
-    if any(_bookkeeping.needed_inputs(traced.jaxpr)):
-      why = "scales its noise by the parameters"
+    for what, of in (("thresholds", rule.scales), ("noise", rule.noise_scales)):
+      traced = jax.make_jaxpr(functools.partial(of, ()))(params)
+      if any(_bookkeeping.needed_inputs(traced.jaxpr)):
+        why = f"scales its {what} by the parameters"
+        break
   if why:
     raise ValueError(
-      f"plan.rule: got {rule!r}, which {why}; deferred noise needs a variance"
-      " that is known before training (as of ThresholdClip or AutoClip)"
+      f"plan.rule: got {rule!r}, which {why}; deferred noise needs thresholds"
+      " and a variance that are known before training (as of ThresholdClip or"
+      " AutoClip)"
     )
 
 
@@ -369,7 +377,7 @@ class _Steps:
       since=treedef.unflatten(since),
       step=state.step + 1,
     )
-    return state, clipped.losses
+    return state, dataclasses.replace(clipped, sum=None)
 
   def settle(self, state: DeferredState, key):
     key = jax.random.fold_in(jax.random.fold_in(key, state.step), _SETTLE)

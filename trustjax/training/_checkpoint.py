@@ -1,15 +1,16 @@
 """Checkpoints that resume exactly, and only the run they belong to.
 
-Orbax stores the train state; beside it stand the run's identity (the plan's
+Orbax stores the state; beside it stand the run's identity (the plan's
 description among it) and a digest of the state. A checkpoint of another plan
 is refused, because the epsilon of a run spliced from two plans would be wrong;
 one whose bytes changed is refused, because it would train on silently.
 """
 
+import dataclasses
 import hashlib
 import os
 import pathlib
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -17,13 +18,15 @@ import orbax.checkpoint as ocp
 
 from trustjax.training import _state
 
+_State = TypeVar("_State", bound=_state.State)
+
 
 class CheckpointError(Exception):
   """A checkpoint that cannot be used, and what to do about it."""
 
 
 class Checkpointer:
-  """Saves and restores `TrainState` under one folder.
+  """Saves and restores states under one folder.
 
   Attributes:
     directory: The folder; one sub-folder per saved step.
@@ -53,19 +56,25 @@ class Checkpointer:
       ),
     )
 
-  def save(self, state: _state.TrainState, elapsed_seconds: float) -> None:
-    """Writes the state; a step that is saved already is left alone.
+  def save(self, state: _state.State, elapsed_seconds: float) -> None:
+    """Writes the state; one that is saved already is left alone.
+
+    Another state of the same step, whose noise was settled since, takes its
+    place.
 
     Args:
       state: The state after some step.
       elapsed_seconds: Training time so far, over all sessions.
     """
     step = int(state.step)
+    digest = _digest(state)
     if step in self._manager.all_steps():
-      return
+      if self._read_about(step).get("digest") == digest:
+        return
+      self._manager.delete(step)
     about = {
       "identity": self._identity,
-      "digest": _digest(state),
+      "digest": digest,
       "elapsed_seconds": elapsed_seconds,
     }
     self._manager.save(
@@ -81,9 +90,7 @@ class Checkpointer:
     """Step of the newest checkpoint; 0 when there is none."""
     return self._manager.latest_step() or 0
 
-  def restore(
-    self, template: _state.TrainState
-  ) -> tuple[_state.TrainState, float] | None:
+  def restore(self, template: _State) -> tuple[_State, float] | None:
     """Reads the newest checkpoint.
 
     Args:
@@ -99,19 +106,21 @@ class Checkpointer:
     if step is None:
       return None
     where = self.directory / str(step)
-    about = self._read(where, step, about=ocp.args.JsonRestore())["about"]
-    saved = about.get("identity") if isinstance(about, dict) else None
-    check_identity(where, saved, self._identity)
+    about = self._read_about(step)
+    check_identity(where, about.get("identity"), self._identity)
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _as_tree(template))
-    tree = self._read(where, step, state=ocp.args.StandardRestore(abstract))[
-      "state"
-    ]
-    state = _state.TrainState(**tree)
+    tree = self._read(step, state=ocp.args.StandardRestore(abstract))["state"]
+    state = type(template)(**tree)
     if _digest(state) != about.get("digest"):
       raise CheckpointError(_unusable(where, "its contents changed on disk"))
     return state, float(about["elapsed_seconds"])
 
-  def _read(self, where, step, **items):
+  def _read_about(self, step) -> dict[str, Any]:
+    about = self._read(step, about=ocp.args.JsonRestore())["about"]
+    return about if isinstance(about, dict) else {}
+
+  def _read(self, step, **items):
+    where = self.directory / str(step)
     try:
       return self._manager.restore(step, args=ocp.args.Composite(**items))
     except Exception as error:  # Orbax raises whatever its storage raises.
@@ -158,10 +167,8 @@ def _unusable(where, why):
 def _as_tree(state):
   """The state as a plain dict, less its empty parts' ambiguity."""
   return {
-    "step": state.step,
-    "params": state.params,
-    "opt_state": state.opt_state,
-    "clip_state": state.clip_state,
+    field.name: getattr(state, field.name)
+    for field in dataclasses.fields(state)
   }
 
 

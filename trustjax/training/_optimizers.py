@@ -39,6 +39,33 @@ def make_optimizer(
     raise ValueError(
       f"optimizer.name: got {name!r}; allowed are {sorted(_OPTIMIZERS)}"
     )
+  schedule = make_learning_rate(
+    learning_rate, num_steps, decay=decay, warmup_steps=warmup_steps
+  )
+  return _OPTIMIZERS[name](schedule, **fields)
+
+
+def make_learning_rate(
+  learning_rate: float,
+  num_steps: int,
+  *,
+  decay: str = "constant",
+  warmup_steps: int = 0,
+) -> optax.Schedule:
+  """Builds the learning rate of `make_optimizer`, a function of the step.
+
+  Args:
+    learning_rate: Peak learning rate.
+    num_steps: Steps of the run, which the schedule spans.
+    decay: "constant", or "cosine" or "linear" to zero at the last step.
+    warmup_steps: Steps of linear warm-up from zero.
+
+  Returns:
+    The schedule.
+
+  Raises:
+    ValueError: The decay is unknown, or a number out of range.
+  """
   if decay not in _DECAYS:
     raise ValueError(
       f"optimizer.decay: got {decay!r}; allowed are {list(_DECAYS)}"
@@ -61,4 +88,4 @@ def make_optimizer(
   if warmup_steps:
     warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
     schedule = optax.join_schedules([warmup, schedule], [warmup_steps])
-  return _OPTIMIZERS[name](schedule, **fields)
+  return schedule

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from trustjax import privacy
+
 PyTree = Any
 
 
@@ -31,6 +33,10 @@ class TrainState:
   params: PyTree
   opt_state: PyTree
   clip_state: PyTree
+
+
+# What the loop carries: parameters, or parameters that lack noise.
+State = TrainState | privacy.DeferredState
 
 
 @typing.no_type_check  # JAX rebuilds records with placeholders of its own.

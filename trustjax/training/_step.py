@@ -11,7 +11,10 @@ from trustjax import privacy
 from trustjax.training import _state
 
 PyTree = Any
-StepFn = Callable[..., tuple[_state.TrainState, _state.StepMetrics]]
+StepFn = Callable[..., tuple[_state.State, _state.StepMetrics]]
+# Of those two, the step whose state holds parameters that may be looked at.
+TrainStepFn = Callable[..., tuple[_state.TrainState, _state.StepMetrics]]
+SettleFn = Callable[[Any, jax.Array], tuple[PyTree, _state.State]]
 
 # What a step's key is split into.
 _RECORDS, _NOISE, _CLIP = range(3)
@@ -33,7 +36,7 @@ def make_private_step(
   chunk_size: int | None = None,
   frozen: PyTree | None = None,
   mesh: jax.sharding.Mesh | None = None,
-) -> tuple[Callable[[PyTree], _state.TrainState], StepFn]:
+) -> tuple[Callable[[PyTree], _state.TrainState], TrainStepFn]:
   """Builds a step that is private under `plan`.
 
   Guarantee:
@@ -82,7 +85,8 @@ def make_private_step(
     clip_state = plan.rule.update(
       state.clip_state, clipped.norms, counted, jax.random.fold_in(key, _CLIP)
     )
-    metrics = _private_metrics(plan, state, lot, clipped)
+    scales = plan.rule.scales(state.clip_state, state.params)
+    metrics = _private_metrics(lot, clipped, scales)
     return _next_state(state, updates, opt_state, clip_state), metrics
 
   def init(params: PyTree) -> _state.TrainState:
@@ -101,13 +105,85 @@ def make_private_step(
   return init, _compiled(step, frozen)
 
 
+def make_deferred_step(
+  loss_fn: Callable,
+  learning_rate: Any,
+  plan: privacy.DpSgdPlan,
+  params: PyTree,
+  example: PyTree,
+  *,
+  tables: tuple[str, ...] | None = None,
+  chunk_size: int | None = None,
+) -> tuple[Callable[[PyTree], privacy.DeferredState], StepFn, SettleFn]:
+  """Builds private SGD that draws a table row's noise when it is read.
+
+  Guarantee:
+    That of `privacy.deferred_noise_sgd`: what is settled has the distribution
+    of `make_private_step` with `optax.sgd`. The state, and so a checkpoint,
+    lacks noise unless it was settled last: do not release it. The metrics are
+    raw.
+
+  Args:
+    loss_fn: `(params, example, key) -> (scalar, aux)` for ONE record.
+    learning_rate: A number, or a schedule; nothing but plain SGD is exact.
+    plan: The plan.
+    params: Parameters, or their shapes.
+    example: One record, or its shapes, without a leading axis.
+    tables: Paths of the parameters to defer; None takes all that are only
+      looked up.
+    chunk_size: Clip units in memory at a time.
+
+  Returns:
+    (init, step, settle); `init` and `step` are called like those of
+    `make_private_step`, and `train` takes all three.
+    `settle(state, key) -> (params, state)` draws what is pending, a normal for
+    every entry of the tables, and training goes on from the state it returns.
+    `step` and `settle` donate their state.
+
+  Raises:
+    ValueError: Deferred noise would not be exact.
+
+  Example:
+    >>> init, step, settle = make_deferred_step(
+    ...   loss_fn, 0.1, plan, params, example
+    ... )
+    >>> state, metrics = step(init(params), lot, jax.random.key(0))
+    >>> params, state = settle(state, jax.random.key(0))
+  """
+  sgd = privacy.deferred_noise_sgd(
+    loss_fn,
+    plan,
+    learning_rate,
+    params,
+    example,
+    tables=tables,
+    chunk_size=chunk_size,
+  )
+
+  def step(state, lot, key):
+    # Constants, or the rule would have been refused.
+    scales = plan.rule.scales((), state.unsettled)
+    state, seen = sgd.step(state, lot, key)
+    return state, _private_metrics(lot, seen, scales)
+
+  return sgd.init, jax.jit(step, donate_argnums=0), sgd.settle
+
+
+def nothing_to_settle(
+  state: _state.TrainState, key: jax.Array
+) -> tuple[PyTree, _state.TrainState]:
+  """`settle` of every step but the deferred: its noise is all there."""
+  del key
+  return state.params, state
+
+
 def make_step(
   loss_fn: Callable,
   optimizer: optax.GradientTransformation,
   *,
   chunk_size: int | None = None,
   frozen: PyTree | None = None,
-) -> tuple[Callable[[PyTree], _state.TrainState], StepFn]:
+) -> tuple[Callable[[PyTree], _state.TrainState], TrainStepFn]:
   """Builds an ordinary step on the mean loss: no clipping, no noise.
 
   Args:
@@ -180,10 +256,9 @@ def _mean_loss(losses, valid):
   return (total / jnp.maximum(jnp.sum(finite), 1)).astype(jnp.float32)
 
 
-def _private_metrics(plan, state, lot, clipped):
+def _private_metrics(lot, clipped, scales):
   holds = _units_that_hold(lot) & jnp.isfinite(clipped.norms)
   count = jnp.maximum(jnp.sum(holds), 1)
-  scales = plan.rule.scales(state.clip_state, state.params)
   clip_norm = jnp.sqrt(jnp.sum(jnp.square(scales)))
   return _state.StepMetrics(
     loss=_mean_loss(clipped.losses, lot.valid),
