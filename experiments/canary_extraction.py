@@ -154,33 +154,9 @@ def train(
     config.seed,
     deduplicate="deduplicate" in defended.defences,
   )
-  loss_fn = models.losses.joint_loss(
-    defended.model,
-    unknown_id=defended.made.vocabulary.unk,
-    **config.loss.to_dict(),
-  )
-  task = _arm_training.Task(
-    corpus=None,  # pyright: ignore[reportArgumentType]  # Not looked at.
-    model=defended.model,
-    loss_fn=loss_fn,
-    initial=defended.model.init,
-    describe={},
-  )
   arm = defended.arm
-  built = _arm_training.build(task, arm)
-  if "early_stopping" in defended.defences:
-    held_out = {
-      k: v[:_VALIDATION_RECORDS]
-      for k, v in defended.made.splits["validation"].items()
-    }
-    epoch = max(
-      1, len(defended.made.splits["train"]["intent"]) // arm.batch_size
-    )
-    built = _early_stopping.with_early_stopping(
-      built, _mean_loss(loss_fn, held_out), every=epoch, start=3 * epoch
-    )
   result = training.train_ensemble(
-    *built,
+    *_step(config, defended),
     defended.model.init,
     examples,
     training.MemberLots(
@@ -197,25 +173,54 @@ def train(
       save_every_seconds=config.save_every_seconds,
     ),
     directory=folder / "checkpoints",
-    identity=arm.describe()
-    | {
-      "data": config.data.to_dict(),
-      "pool_size": config.attack.pool_size,
-      "canaries": [list(canary) for canary in config.canaries],
-      "num_trials": config.attack.num_trials,
-      "model": _arms.given(config.model),
-      "loss": config.loss.to_dict(),
-      "dropout": config.attack.dropout,
-      "max_chars": config.attack.max_chars,
-      "seed": config.seed,
-      "defences": list(defended.defences),
-    },
+    identity=_identity(config, defended),
   )
   if not result.completed:
     raise _console.Stopped(
       f"stopped during {defended.name}; all is in {folder}"
     )
   return result.params
+
+
+def _step(config, defended):
+  """Start and step of an arm's models, which may stop early."""
+  loss_fn = _arms.make_loss(
+    config.loss, defended.model, defended.made.vocabulary
+  )
+  task = _arm_training.Task(
+    corpus=None,  # pyright: ignore[reportArgumentType]  # Not looked at.
+    model=defended.model,
+    loss_fn=loss_fn,
+    initial=defended.model.init,
+    describe={},
+  )
+  built = _arm_training.build(task, defended.arm)
+  if "early_stopping" not in defended.defences:
+    return built
+  splits = defended.made.splits
+  held_out = {
+    k: v[:_VALIDATION_RECORDS] for k, v in splits["validation"].items()
+  }
+  epoch = max(1, len(splits["train"]["intent"]) // defended.arm.batch_size)
+  return _early_stopping.with_early_stopping(
+    built, _mean_loss(loss_fn, held_out), every=epoch, start=3 * epoch
+  )
+
+
+def _identity(config, defended):
+  """What must not differ when training goes on from a checkpoint."""
+  return defended.arm.describe() | {
+    "data": config.data.to_dict(),
+    "pool_size": config.attack.pool_size,
+    "canaries": [list(canary) for canary in config.canaries],
+    "num_trials": config.attack.num_trials,
+    "model": _arms.given(config.model),
+    "loss": config.loss.to_dict(),
+    "dropout": config.attack.dropout,
+    "max_chars": config.attack.max_chars,
+    "seed": config.seed,
+    "defences": list(defended.defences),
+  }
 
 
 def _mean_loss(loss_fn, arrays):

@@ -249,7 +249,7 @@ def race(
   """Times all races, interleaved.
 
   Args:
-    config: `peers`, `scoring` and `rounds`.
+    config: `peers` and `scoring`, which has their sizes and rounds.
     timed: Runs something and returns its seconds.
 
   Returns:
@@ -260,7 +260,7 @@ def race(
   seconds: dict[str, list[float]] = {}
   for rivals in made.values():
     rivals.ours()  # What is compiled is compiled outside the clock.
-  for _ in range(config.rounds):
+  for _ in range(config.scoring.rounds):
     for name, rivals in made.items():
       for side in ("ours", "peer"):
         spent = timed(getattr(rivals, side))

@@ -91,7 +91,7 @@ def shadow_training(
       for t in range(steps):
         lot = lots.draw_lot(prepared.train, number, t)
         state, _ = step(state, lot, root)
-      jax.block_until_ready(state.params)
+      jax.block_until_ready(state)
     spent = time.perf_counter() - began
     return spent / fields.sequential_models / steps
 
@@ -109,7 +109,7 @@ def shadow_training(
   seconds: Seconds = {"ensemble": [], "sequential": [], "floor": []}
   for warm_up in (host_loop, floor):  # Compiled outside the clock.
     warm_up()
-  for _ in range(config.rounds):
+  for _ in range(fields.rounds):
     seconds["ensemble"].append(ensemble())
     seconds["sequential"].append(host_loop())
     seconds["floor"].append(floor())
@@ -141,7 +141,7 @@ def scoring(config: _config_flags.Config) -> Seconds:
   seconds: Seconds = {
     name: [] for name in (*runs, "lira_record_by_record", "rmia_pair_by_pair")
   }
-  for _ in range(config.rounds):
+  for _ in range(fields.rounds):
     for name, run in runs.items():
       seconds[name].append(timed(run))
     # As published: a loop over records. Timed on a part, and scaled.
@@ -254,7 +254,7 @@ def extraction(config: _config_flags.Config) -> Seconds:
   }
   for warm_up in (together, separate_compiled, exhaustive):  # Compile.
     jax.block_until_ready(warm_up())
-  for _ in range(config.rounds):
+  for _ in range(fields.rounds):
     seconds["together"].append(timed(together) / num)
     for name, run in (
       ("separate", separate),

@@ -134,6 +134,7 @@ def test_gdp_delta_equals_the_integral(mu):
 
 
 def test_gdp_edges():
+  assert attacks.gdp_delta(1e-300, np.array([0.5, 1.0])).tolist() == [0, 0]
   assert attacks.gdp_epsilon(0.0, 1e-5) == 0
   assert attacks.gdp_delta(0.0, 0.0) == 0
   np.testing.assert_allclose(attacks.gdp_tpr(0.0, 0.3), 0.3)
@@ -144,6 +145,10 @@ def test_gdp_edges():
 def test_bad_input():
   with pytest.raises(ValueError, match=r"epsilon: got -1"):
     attacks.tpr_ceiling(0.1, epsilon=-1, delta=0)
+  with pytest.raises(ValueError, match=r"fpr: got -0.1"):
+    attacks.tpr_ceiling(-0.1, epsilon=1.0, delta=0.0)
+  with pytest.raises(ValueError, match=r"fpr\[1\]: got nan"):
+    attacks.tpr_ceiling(np.array([0, np.nan]), epsilon=1.0, delta=0.0)
   with pytest.raises(ValueError, match=r"delta: got 2"):
     attacks.balanced_accuracy_ceiling(epsilon=1, delta=2)
   with pytest.raises(ValueError, match=r"allowed are one or more points"):

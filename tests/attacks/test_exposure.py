@@ -147,6 +147,8 @@ def test_bad_input():
     attacks.score_completions(hamming_loss, 2, 10, batch_size=0)
   with pytest.raises(ValueError, match=r"tokens\[1\]: got 10"):
     attacks.completion_index(np.array([1, 10]), 10)
+  with pytest.raises(ValueError, match=r"tokens: got 19 positions of 10"):
+    attacks.completion_index(np.full(19, 9), 10)
   with pytest.raises(ValueError, match=r"losses: got nan"):
     attacks.exposure(np.array([1.0, np.nan]), 0)
   with pytest.raises(ValueError, match=r"true_index\[\]: got 2"):

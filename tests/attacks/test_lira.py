@@ -348,6 +348,10 @@ def test_bad_input():
     attacks.lira_scores(stats, member, center="mode", **options)
   with pytest.raises(ValueError, match=r"min_std: got 0"):
     attacks.lira_scores(stats, member, min_std=0, **options)
+  with pytest.raises(ValueError, match=r"ridge: got 0.0; .* is singular"):
+    attacks.lira_vector_scores(
+      np.ones((6, 4, 2)), member, target=0, covariance="fixed", ridge=0.0
+    )
   with pytest.raises(ValueError, match=r"ridge: got -1"):
     attacks.lira_vector_scores(stats[..., None], member, target=0, ridge=-1)
 

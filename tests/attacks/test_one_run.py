@@ -205,6 +205,21 @@ def test_guesses():
   assert abs(np.mean(tied) - 100) < 4
 
 
+def test_coins_from_the_same_seed_do_not_break_the_ties():
+  # Half of the canaries, chosen by a permutation that the ties must not share.
+  correct = [
+    attacks.count_correct_guesses(
+      np.zeros(200),
+      np.random.default_rng(seed).permutation(200) >= 100,
+      num_guesses=100,
+      seed=seed,
+    )
+    for seed in range(100)
+  ]
+  # 10,000 guesses at a half: four standard errors of the mean are 2.
+  assert abs(np.mean(correct) - 50) < 2
+
+
 @pytest.mark.parametrize(
   ("m", "mu", "r", "v", "bound"),
   [

@@ -1,5 +1,7 @@
 """RMIA: known answers, all pairs one by one, properties."""
 
+import fractions
+
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
@@ -104,6 +106,58 @@ def test_equals_all_pairs(online, with_population, gamma):
     np.testing.assert_allclose(every[target], want, atol=1e-12)
 
 
+def exact_rmia(p, member, z, target, *, online, gamma):
+  """All pairs in fractions, of probabilities in quarters; a = 3/10."""
+  others = [m for m in range(len(p)) if m != target]
+
+  def ratio(p, inside, r):
+    sides = [
+      [fractions.Fraction(int(p[m, r]), 4) for m in others if inside[m] == side]
+      for side in (True, False)
+    ]
+    means = [sum(side) / len(side) for side in sides if side]
+    if not online:
+      reference = (13 * means[-1] + 7) / 20
+    else:
+      reference = sum(means) / len(means)
+    return fractions.Fraction(int(p[target, r]), 4) / reference
+
+  nobody = np.zeros(len(p), bool)
+  z_ratios = [ratio(z, nobody, r) for r in range(z.shape[1])]
+  return [
+    np.mean([ratio(p, member[:, r], r) >= gamma * other for other in z_ratios])
+    for r in range(p.shape[1])
+  ]
+
+
+@pytest.mark.parametrize("target", [1, None])
+@pytest.mark.parametrize("online", [True, False])
+def test_equal_ratios_count_as_dominated(online, target):
+  # Models that are equally sure of everything: all ratios are equal.
+  _, member, _, _ = probabilities()
+  constant = np.full(member.shape, np.log(0.7))
+  scores = attacks.rmia_scores(
+    constant, member, constant[:, :5], target=target, online=online
+  )
+  np.testing.assert_array_equal(scores, np.ones_like(scores))
+  # Few values, so that a quarter of all pairs tie.
+  rng = np.random.default_rng(4)
+  p, z = rng.integers(1, 5, member.shape), rng.integers(1, 5, (8, 40))
+  for gamma in (1.0, 1.5):
+    scores = attacks.rmia_scores(
+      np.log(p / 4),
+      member,
+      np.log(z / 4),
+      target=target,
+      online=online,
+      gamma=gamma,
+    )
+    want = exact_rmia(
+      p, member, z, 1, online=online, gamma=fractions.Fraction(gamma)
+    )
+    np.testing.assert_allclose(scores if target else scores[1], want)
+
+
 def test_a_record_that_only_the_target_memorised_keeps_its_digits():
   # p = 1 under the target and 1e-20 elsewhere: a subtraction would leave 0.
   log_p = np.full((4, 1), np.log(1e-20))
@@ -126,9 +180,10 @@ def test_a_population_point_without_shadows_only_matters_where_it_is_used():
   options = {"population_member": z_member, "online": False}
   # Every other target was trained on it and leaves it out.
   attacks.rmia_scores(x, member, z, target=0, **options)
-  with pytest.raises(ValueError, match=r"member\[:, 0\].* target 5"):
+  place = r"population_member\[:, 0\].* target 5"
+  with pytest.raises(ValueError, match=place):
     attacks.rmia_scores(x, member, z, target=5, **options)
-  with pytest.raises(ValueError, match=r"member\[:, 0\].* target 5"):
+  with pytest.raises(ValueError, match=place):
     attacks.rmia_scores(x, member, z, target=None, **options)
 
 
@@ -226,6 +281,8 @@ def test_bad_input():
   everywhere[0] = True
   with pytest.raises(ValueError, match=r"trained on every population point"):
     attacks.rmia_scores(x, member, z, population_member=everywhere, **options)
+  with pytest.raises(ValueError, match=r"population_log_p: got no points"):
+    attacks.rmia_scores(x, member, z[:, :0], **options)
   with pytest.raises(ValueError, match=r"a: got 2"):
     attacks.rmia_scores(x, member, z, a=2, **options)
   with pytest.raises(ValueError, match=r"gamma: got 0"):

@@ -73,6 +73,17 @@ def test_a_rate_that_is_an_exact_count_is_reached():
   assert attacks.tpr_at_fpr(scores, member, 0.29).value == 0.0
 
 
+def test_infinite_scores_tie():
+  scores = np.array([np.inf, np.inf, 0.0, -np.inf, -np.inf])
+  member = np.array([1, 0, 1, 1, 0], bool)
+  curve = attacks.roc_curve(scores, member)
+  assert curve.false_positives.tolist() == [0, 1, 1, 2]
+  assert curve.true_positives.tolist() == [0, 1, 2, 3]
+  # Of six pairs two are ties, two are won and two are lost.
+  np.testing.assert_allclose(curve.auc, 0.5)
+  assert attacks.tpr_at_fpr(scores, member, 0.0).value == 0.0
+
+
 def test_unresolvable_rates_have_a_reason():
   got = attacks.tpr_at_fpr(SCORES, TRUTH, 0.1)
   assert got.value is None
@@ -165,6 +176,44 @@ def test_resampled_statistics_equal_repeating_records(resample, fpr):
     np.testing.assert_allclose(
       draws["balanced_accuracy"][index], models @ each / 6
     )
+
+
+def test_a_model_without_a_kind_in_a_resample_is_left_out_of_it():
+  member = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], bool)
+  scores = np.arange(9.0).reshape(3, 3)
+  guesses = np.array([[1, 1, 0], [1, 1, 0], [1, 0, 1]], bool)
+  # The second record is not drawn, and with it the second model's member.
+  weights = [(np.ones(3), np.array([2.0, 0.0, 1.0]))]
+  draws = _metrics._bootstrap(scores, member, guesses, [], weights)
+  # The first model is right in all, the third in its member only.
+  np.testing.assert_allclose(draws["balanced_accuracy"], [(1 + 0.5) / 2])
+
+
+def test_intervals_where_a_bootstrap_has_no_spread():
+  rng = np.random.default_rng(0)
+  member = rng.random((4, 30)) < 0.5
+  perfect = attacks.attack_metrics(1.0 * member, member, fprs=(0.1,))
+  worst = attacks.attack_metrics(-1.0 * member, member, fprs=(0.1,))
+  hits, pairs = int(member.sum()), int(min(member.sum(), (~member).sum()))
+  for metrics, share in ((perfect, 1), (worst, 0)):
+    for estimate, n in (
+      (metrics.auc, pairs),
+      (metrics.tpr_at_fpr[0.1], hits),
+    ):
+      exact = attacks.clopper_pearson(share * n, n)
+      np.testing.assert_allclose((estimate.low, estimate.high), exact)
+  low = attacks.clopper_pearson(pairs, pairs)[0]
+  np.testing.assert_allclose(perfect.balanced_accuracy.low, low)
+  np.testing.assert_allclose(perfect.advantage.low, 2 * low - 1)
+  # Two records of each kind say next to nothing.
+  tiny = attacks.attack_metrics(np.arange(4.0), np.arange(4) > 1, fprs=())
+  assert tiny.auc.value == 1 and tiny.auc.low < 0.2
+
+
+def test_resamples_that_lack_a_kind_leave_a_reason():
+  found = _metrics._interval(0.7, [np.nan] * 3, 5, n=2, confidence=0.95)
+  assert found.value == 0.7 and found.low is None
+  assert "both kinds" in found.reason
 
 
 def test_thresholds_come_from_other_models():
@@ -312,6 +361,8 @@ def test_bad_input():
     attacks.group_metrics(SCORES, TRUTH, {"none": np.zeros(8, bool)})
   with pytest.raises(ValueError, match=r"confidence: got 1"):
     attacks.attack_metrics(SCORES, TRUTH, confidence=1)
+  with pytest.raises(ValueError, match=r"confidence: got 2"):
+    attacks.tpr_at_fpr(SCORES, TRUTH, 0.0, confidence=2)
   with pytest.raises(ValueError, match=r"5 of 4"):
     attacks.clopper_pearson(5, 4)
   with pytest.raises(ValueError, match=r"needs a reason"):

@@ -47,6 +47,17 @@ def test_confidence_scores():
   np.testing.assert_allclose(uniform, -np.log(4))
 
 
+def test_certain_posteriors_do_not_tie():
+  # In double precision all of these p are 1.
+  lead = np.array([40.0, 50.0, 60.0])
+  logits = np.stack([lead, 0 * lead, 0 * lead], axis=-1)
+  np.testing.assert_allclose(
+    attacks.confidence_scores(logits), -2 * np.exp(-lead)
+  )
+  loss = attacks.posterior_features(logits, np.zeros(3, int), top_k=1)[:, 2]
+  np.testing.assert_allclose(loss, 2 * np.exp(-lead))
+
+
 def test_random_input_threshold():
   scores = np.arange(101.0)
   assert attacks.random_input_threshold(scores, quantile=0.9) == 90.0

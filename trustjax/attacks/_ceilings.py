@@ -74,7 +74,11 @@ def tpr_ceiling_from_profile(
       "epsilons, deltas: allowed are one or more points with epsilon >= 0 and"
       " delta in [0, 1]"
     )
-  f = np.asarray(fpr, np.float64)[..., None]
+  rate = _validate.finite("fpr", fpr)
+  # Sums of probabilities may exceed 1 by their rounding.
+  if ((rate < 0) | (rate > 1 + 1e-9)).any():
+    raise ValueError(f"fpr: got {fpr}; false positive rates lie in [0, 1]")
+  f = rate[..., None]
   # e^700 is finite, and no epsilon beyond it says anything.
   growth = np.exp(np.minimum(eps, 700.0))
   upper = np.minimum(growth * f + delta, 1 - (1 - delta - f) / growth)

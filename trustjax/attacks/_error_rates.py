@@ -185,10 +185,7 @@ def opposed_gradients(
   if length == 0:
     raise ValueError("direction: got the zero vector; any other is allowed")
   _validate.check_at_least("group_size", group_size, 1)
-  if not 0 < clip_norm < math.inf:
-    raise ValueError(
-      f"clip_norm: got {clip_norm}; it must be finite and positive"
-    )
+  _validate.check_positive("clip_norm", clip_norm)
   reach = 10 * group_size * clip_norm
   without = np.zeros((group_size, unit.size))
   if group_size > 1:
@@ -232,8 +229,7 @@ def subsampled_log_ratio(
   """
   _validate.check_within("sampling_rate", sampling_rate, 0, 1)
   for field, value in (("shift", shift), ("noise_std", noise_std)):
-    if not 0 < value < math.inf:
-      raise ValueError(f"{field}: got {value}; it must be finite and positive")
+    _validate.check_positive(field, value)
   x = _validate.finite("projections", projections)
   exponent = shift * (2 * x - shift) / (2 * noise_std**2)
   with np.errstate(divide="ignore"):

@@ -58,10 +58,16 @@ def completion_index(
     The index, as used by `score_completions` and `exposure`.
 
   Raises:
-    ValueError: If a token is not one of the candidates.
+    ValueError: If a token is not one of the candidates, or the index exceeds
+      64 bits.
   """
   values = np.asarray(tokens)
   _validate.check_in_range("tokens", values, 0, num_candidates)
+  if num_candidates ** values.shape[-1] > np.iinfo(np.int64).max:
+    raise ValueError(
+      f"tokens: got {values.shape[-1]} positions of {num_candidates}"
+      " candidates; so many completions have no 64-bit index"
+    )
   powers = num_candidates ** np.arange(values.shape[-1])[::-1]
   return np.asarray(values @ powers)
 

@@ -59,10 +59,7 @@ class RelaxedSearch:
     for field in ("anneal_steps", "gumbel", "sweeps"):
       _validate.check_at_least(field, getattr(self, field), 0)
     for field in ("learning_rate", "temperature", "final_temperature"):
-      if not 0 < getattr(self, field) < float("inf"):
-        raise ValueError(
-          f"{field}: got {getattr(self, field)}; it must be finite and positive"
-        )
+      _validate.check_positive(field, getattr(self, field))
 
   def temperature_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
     """Temperature of an iteration.

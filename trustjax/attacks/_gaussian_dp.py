@@ -44,8 +44,12 @@ def gdp_delta(
     return np.asarray(np.where(eps >= 0, 0.0, -np.expm1(eps)))
   first = special.log_ndtr(-eps / mu + mu / 2)
   second = eps + special.log_ndtr(-eps / mu - mu / 2)
-  # exp(first) - exp(second) without cancelling where both are tiny.
-  gap = np.minimum(second - first, 0.0)
+  # exp(first) - exp(second) without cancelling where both are tiny; where the
+  # first vanishes, so does the difference.
+  gap = np.subtract(
+    second, first, out=np.zeros_like(eps), where=np.isfinite(first)
+  )
+  gap = np.minimum(gap, 0.0)
   return np.asarray(np.exp(first) * -np.expm1(gap))
 
 

@@ -73,7 +73,7 @@ def clopper_pearson(
     Lower and upper ends.
 
   Raises:
-    ValueError: If counts are impossible.
+    ValueError: If counts are impossible or the confidence is out of range.
 
   Example:
     >>> clopper_pearson(5, 10)
@@ -82,6 +82,7 @@ def clopper_pearson(
   References:
     Clopper and Pearson, Biometrika 26 (1934).
   """
+  _validate.check_between("confidence", confidence, 0, 1)
   tail = (1 - confidence) / 2
   low = binomial_lower(successes, trials, error=tail)
   return low, binomial_upper(successes, trials, error=tail)

@@ -149,7 +149,7 @@ def lira_vector_scores(
     Scores [records], or [models, records] for a target of None.
 
   Raises:
-    ValueError: As `lira_scores`.
+    ValueError: As `lira_scores`, or a covariance is singular.
   """
   _validate.check_choice(
     "covariance", covariance, ("auto", "per_record", "fixed")
@@ -193,7 +193,13 @@ def _log_normal(observed, shadows, where, *, kind, ridge):
   else:
     covariance = scatter / (count - 1)[:, None, None]
   covariance = covariance + ridge * np.eye(shadows.shape[-1])
-  root = np.linalg.cholesky(covariance)
+  try:
+    root = np.linalg.cholesky(covariance)
+  except np.linalg.LinAlgError as error:
+    raise ValueError(
+      f"ridge: got {ridge}; a covariance of the shadow models is singular (a"
+      " larger ridge, covariance='fixed' or more shadow models help)"
+    ) from error
   white = np.linalg.solve(root, (observed - mean)[..., None])[..., 0]
   log_volume = np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=-1)
   return -0.5 * np.square(white).sum(axis=-1) - log_volume

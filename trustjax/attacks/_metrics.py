@@ -77,7 +77,8 @@ def attack_metrics(
   the true AUC far too rarely.
 
   With one model, TPR intervals are Clopper-Pearson's at the threshold and the
-  others are bootstraps over records.
+  others are bootstraps over records. Where all resamples are 0, or all are 1,
+  the interval is the exact one for as many independent trials.
 
   The balanced accuracy never comes from the records that chose its threshold:
   with several models the others choose it, with one the two halves of the
@@ -124,22 +125,15 @@ def attack_metrics(
   resolved = [f for f in fprs if not _roc.unresolved(f, curve.num_nonmembers)]
   weights = _multiplicities(values.shape, resample, num_resamples, generator)
   draws = _bootstrap(values, truth, guesses, resolved, weights)
-
-  def estimate(name, point):
-    return _percentile(point, draws[name], (1 - confidence) / 2, len(values))
-
-  def rate(fpr):
-    if len(values) == 1 or f"tpr{fpr}" not in draws:
-      return _roc.tpr_at_fpr(values, truth, fpr, confidence=confidence)
-    return estimate(f"tpr{fpr}", curve.tpr[curve.at_fpr(fpr)])
-
-  accuracy = _accuracy(guesses, truth, np.ones(values.shape[1]))
-  balanced = estimate("balanced_accuracy", accuracy.mean())
+  pairs = min(curve.num_members, curve.num_nonmembers)
+  options = {"n": len(values), "confidence": confidence}
+  accuracy = _accuracy(guesses, truth, np.ones(values.shape[1])).mean()
+  balanced = _interval(accuracy, draws["balanced_accuracy"], pairs, **options)
   return AttackMetrics(
-    auc=estimate("auc", curve.auc),
+    auc=_interval(curve.auc, draws["auc"], pairs, **options),
     balanced_accuracy=balanced,
     advantage=_advantage(balanced),
-    tpr_at_fpr={fpr: rate(fpr) for fpr in fprs},
+    tpr_at_fpr=_rates(values, truth, curve, fprs, draws, options),
     num_members=curve.num_members,
     num_nonmembers=curve.num_nonmembers,
     num_models=len(values),
@@ -238,15 +232,45 @@ def _advantage(accuracy: _intervals.Estimate) -> _intervals.Estimate:
   return dataclasses.replace(accuracy, value=value, low=low, high=high)
 
 
-def _percentile(point, draws, tail, n) -> _intervals.Estimate:
+def _rates(values, truth, curve, fprs, draws, options):
+  """TPR at each FPR: exact for one model, else from resamples."""
+  found = {}
+  for fpr in fprs:
+    if len(values) == 1 or f"tpr{fpr}" not in draws:
+      found[fpr] = _roc.tpr_at_fpr(
+        values, truth, fpr, confidence=options["confidence"]
+      )
+    else:
+      found[fpr] = _interval(
+        curve.tpr[curve.at_fpr(fpr)],
+        draws[f"tpr{fpr}"],
+        curve.num_members,
+        **options,
+      )
+  return found
+
+
+def _interval(point, draws, trials, *, n, confidence) -> _intervals.Estimate:
+  """Percentiles of the draws; exact where the draws have no spread.
+
+  Resamples of a perfect attack are perfect. Its TPR has so many independent
+  trials as there are members; of an AUC or a balanced accuracy of 1, so many
+  disjoint pairs of a member and a non-member have all been won.
+  """
+  point, tail = float(point), (1 - confidence) / 2
   # A resample of a tiny group may lack members or non-members.
-  low, high = np.nanquantile(draws, [tail, 1 - tail])
+  if np.isnan(draws).all():
+    return _intervals.Estimate(
+      value=point, n=n, reason="no resample had both kinds of record"
+    )
+  low, high = map(float, np.nanquantile(draws, [tail, 1 - tail]))
+  if {low, point, high} in ({0.0}, {1.0}):
+    hits = trials if point else 0
+    exact = _intervals.clopper_pearson(hits, trials, confidence=confidence)
+    low, high = map(float, exact)
   # The percentile bootstrap of a skewed statistic may miss its own estimate.
   return _intervals.Estimate(
-    value=float(point),
-    low=float(min(low, point)),
-    high=float(max(high, point)),
-    n=n,
+    value=point, low=min(low, point), high=max(high, point), n=n
   )
 
 
@@ -290,7 +314,9 @@ def _bootstrap(values, truth, guesses, fprs, multiplicities):
     with np.errstate(invalid="ignore", divide="ignore"):
       area = weight @ (lost[first] + lost[last]) / (2 * won[-1] * lost[-1])
       accuracy = _accuracy(guesses, truth, records)
-      balanced = models @ accuracy / models.sum()
+      # A model whose records of one kind were not drawn says nothing.
+      known = ~np.isnan(accuracy)
+      balanced = models[known] @ accuracy[known] / models[known].sum()
     draws["auc"].append(area)
     draws["balanced_accuracy"].append(balanced)
     for fpr in fprs:

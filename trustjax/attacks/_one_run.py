@@ -25,6 +25,8 @@ METHODS = ("epsilon_delta", "gdp")
 _LARGEST_EPSILON = 60.0
 _LARGEST_MU = 30.0
 _STEPS = 60
+# Names the random stream that breaks ties.
+_TIES = int.from_bytes(b"ties")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,7 +164,9 @@ def count_correct_guesses(
     raise ValueError(
       f"num_guesses: got {num_guesses}; it must lie in [1, {values.size}]"
     )
-  ties = np.random.default_rng(seed).permutation(values.size)
+  # A stream of its own: coins may have been drawn from the same seed.
+  generator = np.random.default_rng((seed, _TIES))
+  ties = generator.permutation(values.size)
   order = np.lexsort((ties, values))
   num_out = num_guesses // 2
   lowest = order[:num_out]

@@ -1,11 +1,17 @@
 """RMIA: a record against a population, ratio by ratio."""
 
+import dataclasses
+
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 from scipy import special
 
 from trustjax.attacks import _roc, _shadows, _validate
 from trustjax.attacks._validate import AnyArray
+
+# Equal ratios count as dominated, although those of records and of population
+# points are summed in another order and so rounded differently.
+_SLACK = 1e-11
 
 
 def rmia_scores(
@@ -68,31 +74,21 @@ def rmia_scores(
     ICML 2024, arXiv 2312.03262.
   """
   _validate.check_within("a", a, 0, 1)
-  if not 0 < gamma < np.inf:
-    raise ValueError(f"gamma: got {gamma}; it must be finite and positive")
-  values = _log_probabilities("log_p", log_p)
-  population = _log_probabilities("population_log_p", population_log_p)
-  if values.shape[0] != population.shape[0]:
+  _validate.check_positive("gamma", gamma)
+  records = _Points.read("", log_p, member, online=online, a=a)
+  population = _Points.read(
+    "population_", population_log_p, population_member, online=online, a=a
+  )
+  if len(records.log_p) != len(population.log_p):
     raise ValueError(
-      f"log_p and population_log_p: got {values.shape[0]} and"
-      f" {population.shape[0]} models; both need the same"
+      f"log_p and population_log_p: got {len(records.log_p)} and"
+      f" {len(population.log_p)} models; both need the same"
     )
-  member = _validate.membership("member", member, values.shape)
-  inside, online_population = _population_kind(
-    population, population_member, online
-  )
-  indices = _shadows.targets(target, values.shape[0])
-  usable = _usable_population(inside, indices)
-  everything = np.ones((len(indices), values.shape[1]), bool)
-  ratios = _log_ratios(values, member, target, everything, online=online, a=a)
-  ratios_z = _log_ratios(
-    population,
-    inside,
-    target,
-    usable,
-    online=online_population,
-    a=1.0 if online and not online_population else a,
-  )
+  indices = _shadows.targets(target, len(records.log_p))
+  usable = _usable_population(population.member, indices)
+  everything = np.ones((len(indices), records.log_p.shape[1]), bool)
+  ratios = records.log_ratios(target, everything)
+  ratios_z = population.log_ratios(target, usable)
   scores = [
     _share_dominated(ratio - np.log(gamma), ratio_z[use])
     for ratio, ratio_z, use in zip(ratios, ratios_z, usable)
@@ -103,22 +99,14 @@ def rmia_scores(
 def _share_dominated(ratio, others):
   """Share of the other ratios that are at most each ratio."""
   ordered = np.sort(others)
-  return np.searchsorted(ordered, ratio, side="right") / ordered.size
-
-
-def _population_kind(population, population_member, online):
-  """Who was trained on the population, and whether both means exist."""
-  if population_member is None:
-    # No point was trained on: both kinds of mean are the one over all.
-    return np.zeros(population.shape, bool), False
-  inside = _validate.membership(
-    "population_member", population_member, population.shape
-  )
-  return inside, online
+  reached = np.searchsorted(ordered, ratio + _SLACK, side="right")
+  return reached / ordered.size
 
 
 def _usable_population(inside, indices):
   """Points that each target was not trained on, [targets, population]."""
+  if not inside.shape[1]:
+    raise ValueError("population_log_p: got no points; at least 1 is needed")
   usable = ~inside[indices]
   found = usable.any(axis=1)
   if not found.all():
@@ -158,7 +146,7 @@ def tune_rmia_a(
     grid: Values to compare.
 
   Returns:
-    The value with the largest AUC, the smallest of equals.
+    The value with the largest AUC, the first of equals.
 
   Raises:
     ValueError: As `rmia_scores`.
@@ -219,10 +207,7 @@ def taylor_softmax_log_probability(
   Raises:
     ValueError: If an option or a label is out of range.
   """
-  if not 0 < temperature < np.inf:
-    raise ValueError(
-      f"temperature: got {temperature}; it must be finite and positive"
-    )
+  _validate.check_positive("temperature", temperature)
   if order < 2 or order % 2:
     raise ValueError(f"order: got {order}; it must be even and at least 2")
   scaled = _validate.finite("logits", logits) / temperature
@@ -238,51 +223,81 @@ def taylor_softmax_log_probability(
   return np.log(chosen) - np.log(each.sum(axis=-1))
 
 
-def _log_probabilities(field, array):
-  values = _validate.finite(field, array)
-  if (values > 0).any():
-    raise ValueError(
-      f"{field}: got {values.max()}; log-probabilities are at most 0"
-    )
-  return values
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Points:
+  """Records, or the population: what their ratios are made of.
 
-
-def _log_ratios(log_p, member, target, used, *, online, a):
-  """Log p(x | target) - log p(x), [targets, points].
-
-  Each target's means leave that target out: sums over the models before it
-  and behind it are joined, so that a point which the target alone has
-  memorised does not drown the others by a subtraction.
+  Attributes:
+    prefix: Of the arguments' names, for messages.
+    log_p: log p(true labels) under each model.
+    member: Whether the model was trained on the point.
+    online: Whether p(x) is the mean over both kinds of model.
+    a: Where it is not, how p(x) follows from the mean of p over the others.
   """
-  log_out = _log_mean_of_others(log_p, ~member, target, used, "out")
-  if online:
-    log_in = _log_mean_of_others(log_p, member, target, used, "in")
-    log_mean = np.logaddexp(log_out, log_in) - np.log(2)
-  else:
-    with np.errstate(divide="ignore"):
-      log_mean = np.logaddexp(
-        np.log((1 + a) / 2) + log_out, np.log((1 - a) / 2)
+
+  prefix: str
+  log_p: Float64[np.ndarray, "models points"]
+  member: Bool[np.ndarray, "models points"]
+  online: bool
+  a: float
+
+  @classmethod
+  def read(cls, prefix, log_p, member, *, online, a) -> "_Points":
+    """Checks the arguments; a member of None is nobody."""
+    values = _validate.finite(f"{prefix}log_p", log_p)
+    if (values > 0).any():
+      raise ValueError(
+        f"{prefix}log_p: got {values.max()}; log-probabilities are at most 0"
       )
-  return log_p[_shadows.targets(target, len(log_p))] - log_mean
+    if member is not None:
+      inside = _validate.membership(f"{prefix}member", member, values.shape)
+      return cls(prefix=prefix, log_p=values, member=inside, online=online, a=a)
+    # Both kinds of mean are the one over all models.
+    return cls(
+      prefix=prefix,
+      log_p=values,
+      member=np.zeros(values.shape, bool),
+      online=False,
+      a=1.0 if online else a,
+    )
 
+  def log_ratios(self, target, used) -> Float64[np.ndarray, "targets points"]:
+    """Log p(x | target) - log p(x).
 
-def _log_mean_of_others(log_p, where, target, used, side):
-  """Log of the mean of p over the other models that count.
+    Each target's means leave that target out: sums over the models before it
+    and behind it are joined, so that a point which the target alone has
+    memorised does not drown the others by a subtraction.
+    """
+    log_out = self._log_mean_of_others(~self.member, target, used, "out")
+    if self.online:
+      log_in = self._log_mean_of_others(self.member, target, used, "in")
+      log_mean = np.logaddexp(log_out, log_in) - np.log(2)
+    else:
+      with np.errstate(divide="ignore"):
+        log_mean = np.logaddexp(
+          np.log((1 + self.a) / 2) + log_out, np.log((1 - self.a) / 2)
+        )
+    return self.log_p[_shadows.targets(target, len(self.log_p))] - log_mean
 
-  Points that a target does not use may lack such a model.
-  """
-  indices = _shadows.targets(target, len(log_p))
-  count = where.sum(axis=0) - where[indices]
-  count = np.where(used, count, np.maximum(count, 1))
-  for row, index in enumerate(indices):
-    _shadows.check_counts(count[row], side, 1, index)
-  counted = np.where(where, log_p, -np.inf)
-  if target is not None:
-    others = np.delete(counted, target, axis=0)
-    total = np.asarray(special.logsumexp(others, axis=0))[None]
-  else:
-    none = np.full((1, log_p.shape[1]), -np.inf)
-    before = np.concatenate([none, np.logaddexp.accumulate(counted[:-1])])
-    behind = np.logaddexp.accumulate(counted[:0:-1])[::-1]
-    total = np.logaddexp(before, np.concatenate([behind, none]))
-  return total - np.log(count)
+  def _log_mean_of_others(self, where, target, used, side):
+    """Log of the mean of p over the other models that count.
+
+    Points that a target does not use may lack such a model.
+    """
+    indices = _shadows.targets(target, len(self.log_p))
+    count = where.sum(axis=0) - where[indices]
+    count = np.where(used, count, np.maximum(count, 1))
+    for row, index in enumerate(indices):
+      _shadows.check_counts(
+        count[row], side, 1, index, field=f"{self.prefix}member"
+      )
+    counted = np.where(where, self.log_p, -np.inf)
+    if target is not None:
+      others = np.delete(counted, target, axis=0)
+      total = np.asarray(special.logsumexp(others, axis=0))[None]
+    else:
+      none = np.full((1, counted.shape[1]), -np.inf)
+      before = np.concatenate([none, np.logaddexp.accumulate(counted[:-1])])
+      behind = np.logaddexp.accumulate(counted[:0:-1])[::-1]
+      total = np.logaddexp(before, np.concatenate([behind, none]))
+    return total - np.log(count)

@@ -94,7 +94,8 @@ def roc_curve(
   order = np.argsort(-values, kind="stable")
   ordered, hit = values[order], truth[order]
   # Records with equal scores enter together.
-  last = np.append(np.flatnonzero(np.diff(ordered)), truth.size - 1)
+  changes = np.flatnonzero(ordered[1:] != ordered[:-1])
+  last = np.append(changes, truth.size - 1)
   true = np.cumsum(hit)[last]
   return RocCurve(
     thresholds=np.append(np.inf, ordered[last]),

@@ -3,15 +3,15 @@
 import dataclasses
 import functools
 import typing
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Float64, Int, Key
-from scipy import special
+from jaxtyping import Bool, Float, Float64, Int, Key
 
-from trustjax.attacks import _validate
+from trustjax.attacks import _logistic, _statistics, _validate
 from trustjax.attacks._validate import AnyArray
 
 
@@ -28,10 +28,10 @@ class AttackClassifier:
     loss: Final training loss of each group, penalty included.
   """
 
-  params: dict[str, Float[Array, "..."]]
-  mean: Float[Array, " features"]
-  std: Float[Array, " features"]
-  loss: Float[Array, " groups"]
+  params: Mapping[str, Float[AnyArray, "..."]]
+  mean: Float[AnyArray, " features"]
+  std: Float[AnyArray, " features"]
+  loss: Float[AnyArray, " groups"]
 
 
 def posterior_features(
@@ -64,7 +64,7 @@ def posterior_features(
   num_labels = values.shape[-1]
   if not 1 <= top_k <= num_labels:
     raise ValueError(f"top_k: got {top_k}; it must lie in [1, {num_labels}]")
-  log_p = special.log_softmax(values, axis=-1)
+  log_p = _statistics.log_softmax(values)
   top = np.exp(-np.sort(-log_p, axis=-1)[..., :top_k])
   if labels is None:
     return top
@@ -77,7 +77,7 @@ def posterior_features(
 def fit_attack_classifier(
   features: Float[AnyArray, "examples features"],
   member: Bool[AnyArray, " examples"],
-  key: Key[Array, ""],
+  key: Key[jax.Array, ""],
   *,
   group: Int[AnyArray, " examples"] | None = None,
   num_groups: int = 1,
@@ -88,9 +88,10 @@ def fit_attack_classifier(
 ) -> AttackClassifier:
   """Trains "member or not" on shadow records whose membership is known.
 
-  Cross-entropy plus l2 / 2 times the squared weights, minimised by full-batch
-  Adam; members and non-members weigh the same in total. All groups train in
-  one program.
+  Cross-entropy plus l2 / 2 times the squared weights; members and non-members
+  weigh the same in total. Networks are trained by full-batch Adam, all groups
+  in one program. Logistic regression has one optimum, which Newton's method
+  reaches to rounding (float64, on the host).
 
   Fidelity:
     Paper: Shokri et al. 2017 train one network for each class; Salem et al.
@@ -104,11 +105,11 @@ def fit_attack_classifier(
     features: Features of shadow records under shadow models, see
       `posterior_features`.
     member: Whether that shadow was trained on the record.
-    key: Typed key of the initial weights.
+    key: Typed key of a network's initial weights.
     group: Group of each example, or None for a single attacker.
     num_groups: Number of groups; each needs members and non-members.
     hidden: Hidden units; 0 is logistic regression.
-    steps: Steps of Adam.
+    steps: Steps of Adam; logistic regression needs none.
     learning_rate: Of Adam.
     l2: Weight penalty, biases excluded.
 
@@ -133,28 +134,21 @@ def fit_attack_classifier(
     ("l2", l2, 0),
   ):
     _validate.check_at_least(field, value, least)
-  ids = np.zeros(truth.shape, int) if group is None else np.asarray(group)
-  _validate.check_shape("group", ids, truth.shape)
-  _validate.check_in_range("group", ids, 0, num_groups)
-  rows, weights = _by_group(ids, truth, num_groups)
-  mean = values.mean(axis=0)
-  # A constant feature tells nothing; it must not become a division by zero.
-  std = np.where(values.std(axis=0) > 0, values.std(axis=0), 1.0)
-  params, loss = _train(
-    _initial(key, num_groups, values.shape[1], hidden),
-    jnp.asarray(((values - mean) / std)[rows], jnp.float32),
-    jnp.asarray(truth[rows], jnp.float32),
-    jnp.asarray(weights, jnp.float32),
-    steps=steps,
-    learning_rate=learning_rate,
-    l2=l2,
-  )
-  return AttackClassifier(
-    params=params,
-    mean=jnp.asarray(mean, jnp.float32),
-    std=jnp.asarray(std, jnp.float32),
-    loss=loss,
-  )
+  mean, std = _scale(values)
+  scaled = (values - mean) / std
+  groups = _groups(group, truth, num_groups)
+  if hidden:
+    start = _initial(key, num_groups, values.shape[1], hidden)
+    params, loss = _train(
+      start,
+      *_padded(scaled, truth, groups),
+      steps=steps,
+      learning_rate=learning_rate,
+      l2=l2,
+    )
+  else:
+    params, loss = _solve(scaled, truth, groups, l2)
+  return AttackClassifier(params=params, mean=mean, std=std, loss=loss)
 
 
 def attack_classifier_scores(
@@ -195,68 +189,112 @@ def attack_classifier_scores(
   ids = np.zeros(records, int) if group is None else np.asarray(group)
   _validate.check_shape("group", ids, (records,))
   _validate.check_in_range("group", ids, 0, num_groups)
-  scaled = (values - np.asarray(classifier.mean)) / np.asarray(classifier.std)
-  params = jax.tree.map(
-    lambda leaf: np.asarray(leaf, np.float64), dict(classifier.params)
-  )
+  scaled = (values - classifier.mean) / classifier.std
+  if num_groups == 1:
+    return _log_odds(classifier.params, 0, scaled)
+  scores = np.empty(scaled.shape[:-1])
+  for number in np.unique(ids):
+    own = ids == number
+    scores[..., own] = _log_odds(classifier.params, number, scaled[..., own, :])
+  return scores
+
+
+def _log_odds(params, number, scaled):
+  """Output of one group's attacker, in float64."""
+  own = {
+    name: np.asarray(leaf[number], np.float64) for name, leaf in params.items()
+  }
   hidden = scaled
-  if "hidden_kernel" in params:
-    hidden = (
-      np.einsum("...rf,rfh->...rh", scaled, params["hidden_kernel"][ids])
-      if num_groups > 1
-      else scaled @ params["hidden_kernel"][0]
-    )
-    hidden = np.maximum(hidden + params["hidden_bias"][ids], 0)
-  return (hidden * params["kernel"][ids]).sum(axis=-1) + params["bias"][ids]
+  if "hidden_kernel" in own:
+    hidden = np.maximum(scaled @ own["hidden_kernel"] + own["hidden_bias"], 0)
+  return hidden @ own["kernel"] + own["bias"]
 
 
-def _by_group(ids, truth, num_groups):
-  """Examples of each group, padded to the largest, and their weights."""
-  sizes = np.bincount(ids, minlength=num_groups)
-  rows = np.zeros((num_groups, sizes.max()), int)
-  weights = np.zeros(rows.shape)
-  for group in range(num_groups):
-    own = np.flatnonzero(ids == group)
+def _scale(values):
+  """Mean and standard deviation of each feature."""
+  mean, std = values.mean(axis=0), values.std(axis=0)
+  # A constant feature tells nothing: its deviation is 0, or the rounding of its
+  # mean, by which another constant must not be divided.
+  rounding = 1e-12 * np.abs(mean)
+  return mean, np.where(std > rounding, std, 1.0)
+
+
+def _groups(group, truth, num_groups):
+  """Examples of each group; an error if one lacks either kind."""
+  if group is None:
+    rows = [np.arange(truth.size)]
+    rows += [np.arange(0)] * (num_groups - 1)
+  else:
+    ids = np.asarray(group)
+    _validate.check_shape("group", ids, truth.shape)
+    _validate.check_in_range("group", ids, 0, num_groups)
+    rows = [np.flatnonzero(ids == number) for number in range(num_groups)]
+  for number, own in enumerate(rows):
     for side, kind in ((True, "members"), (False, "non-members")):
       if not (truth[own] == side).any():
         raise ValueError(
-          f"group: got no {kind} in group {group}; each attacker needs both"
+          f"group: got no {kind} in group {number}; each attacker needs both"
           " kinds"
         )
-    rows[group, : own.size] = own
-    share = np.where(truth[own], truth[own].mean(), 1 - truth[own].mean())
-    weights[group, : own.size] = 0.5 / (share * own.size)
-  return rows, weights
+  return rows
+
+
+def _weights(truth):
+  """Weights of a group's examples: both kinds weigh 1/2 in total."""
+  share = np.where(truth, truth.mean(), 1 - truth.mean())
+  return 0.5 / (share * truth.size)
+
+
+def _padded(scaled, truth, groups):
+  """Features, labels and weights of each group, padded to the largest."""
+  rows = np.zeros((len(groups), max(own.size for own in groups)), int)
+  weights = np.zeros(rows.shape)
+  for number, own in enumerate(groups):
+    rows[number, : own.size] = own
+    weights[number, : own.size] = _weights(truth[own])
+  return (
+    jnp.asarray(scaled[rows], jnp.float32),
+    jnp.asarray(truth[rows], jnp.float32),
+    jnp.asarray(weights, jnp.float32),
+  )
+
+
+def _solve(scaled, truth, groups, l2):
+  """Logistic regression on each group."""
+  kernels, biases, losses = zip(
+    *(
+      _logistic.logistic_optimum(
+        scaled[own], truth[own], _weights(truth[own]), l2=l2
+      )
+      for own in groups
+    )
+  )
+  params = {"kernel": np.stack(kernels), "bias": np.array(biases)}
+  return params, np.array(losses)
 
 
 def _initial(key, num_groups, num_features, hidden):
-  """Weights of all groups: He-scaled hidden layer, zero output layer."""
-  params = {
-    "kernel": jnp.zeros((num_groups, hidden or num_features)),
+  """Weights of all groups: He-scaled kernels, zero biases."""
+  first, second = jax.random.split(key)
+  inner = jax.random.normal(first, (num_groups, num_features, hidden))
+  outer = jax.random.normal(second, (num_groups, hidden))
+  return {
+    "hidden_kernel": inner * np.sqrt(2 / num_features),
+    "hidden_bias": jnp.zeros((num_groups, hidden)),
+    "kernel": outer * np.sqrt(1 / hidden),
     "bias": jnp.zeros(num_groups),
   }
-  if hidden:
-    first, second = jax.random.split(key)
-    params["hidden_kernel"] = jax.random.normal(
-      first, (num_groups, num_features, hidden)
-    ) * np.sqrt(2 / num_features)
-    params["hidden_bias"] = jnp.zeros((num_groups, hidden))
-    params["kernel"] = jax.random.normal(
-      second, (num_groups, hidden)
-    ) * np.sqrt(1 / hidden)
-  return params
 
 
 def _loss(params, features, truth, weights, l2):
   """Weighted cross-entropy of one group's attacker, with its penalty."""
-  hidden, penalty = features, jnp.sum(jnp.square(params["kernel"]))
-  if "hidden_kernel" in params:
-    raw = features @ params["hidden_kernel"] + params["hidden_bias"][None, :]
-    hidden = jax.nn.relu(raw)
-    penalty += jnp.sum(jnp.square(params["hidden_kernel"]))
-  logit = hidden @ params["kernel"] + params["bias"]
+  raw = features @ params["hidden_kernel"] + params["hidden_bias"][None, :]
+  logit = jax.nn.relu(raw) @ params["kernel"] + params["bias"]
   each = jax.nn.softplus(logit) - truth * logit
-  return weights @ each + 0.5 * l2 * penalty
+  squares = [
+    jnp.sum(jnp.square(params[n])) for n in ("kernel", "hidden_kernel")
+  ]
+  return weights @ each + 0.5 * l2 * sum(squares)
 
 
 @functools.partial(jax.jit, static_argnames=("steps",))

@@ -67,7 +67,12 @@ def resolve_variance(variance: str, num_shadows: int) -> str:
 
 
 def check_counts(
-  count: Int[np.ndarray, " records"], side: str, least: int, target: int
+  count: Int[np.ndarray, " records"],
+  side: str,
+  least: int,
+  target: int,
+  *,
+  field: str = "member",
 ) -> None:
   """Raises ValueError for the first record with too few shadows on a side.
 
@@ -76,11 +81,12 @@ def check_counts(
     side: "in" or "out".
     least: Models that the attack needs.
     target: The model under attack, for the message.
+    field: Name of the memberships, for the message.
   """
   if (count < least).any():
     record = int(np.argmax(count < least))
     raise ValueError(
-      f"member[:, {record}]: besides target {target} the record is {side} for"
+      f"{field}[:, {record}]: besides target {target} the record is {side} for"
       f" {int(count[record])} models; this attack needs at least {least}"
       f" (train more shadow models, leave the record out, or use"
       " online=False or variance='fixed')"

@@ -186,6 +186,27 @@ def logit_of_log_probability(
   return _np_logit(values)
 
 
+def log_softmax(
+  logits: Float[np.ndarray, "*shape labels"],
+) -> Float[np.ndarray, "*shape labels"]:
+  """Log-probabilities that keep the digits of 1 - p for the largest p.
+
+  log p_max = -log1p(sum of the other exponentials) instead of a difference
+  from the full log-sum-exp, which is 0 from a lead of 37 on.
+
+  Args:
+    logits: Unnormalised log-probabilities, finite.
+
+  Returns:
+    The log-probabilities.
+  """
+  shifted = logits - logits.max(axis=-1, keepdims=True)
+  others = np.exp(shifted)
+  top = np.argmax(logits, axis=-1)[..., None]
+  np.put_along_axis(others, top, 0.0, axis=-1)
+  return shifted - np.log1p(others.sum(axis=-1, keepdims=True))
+
+
 def _np_logit(log_p: np.ndarray) -> np.ndarray:
   log_p = np.minimum(log_p, _LARGEST_LOG_P)
   return np.asarray(log_p - np.log(-np.expm1(log_p)))

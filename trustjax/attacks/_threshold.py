@@ -2,9 +2,8 @@
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
-from scipy import special
 
-from trustjax.attacks import _validate
+from trustjax.attacks import _statistics, _validate
 from trustjax.attacks._validate import AnyArray
 
 
@@ -91,7 +90,7 @@ def confidence_scores(
     Salem et al., ML-Leaks, NDSS 2019, arXiv 1806.01246.
   """
   _validate.check_choice("kind", kind, ("max", "entropy"))
-  log_p = special.log_softmax(_validate.finite("logits", logits), axis=-1)
+  log_p = _statistics.log_softmax(_validate.finite("logits", logits))
   if kind == "max":
     return log_p.max(axis=-1)
   return (np.exp(log_p) * log_p).sum(axis=-1)

@@ -54,6 +54,12 @@ def check_between(field: str, value: float, low: float, high: float) -> None:
     )
 
 
+def check_positive(field: str, value: float) -> None:
+  """Raises ValueError unless value is finite and positive."""
+  if not 0 < value < np.inf:
+    raise ValueError(f"{field}: got {value}; it must be finite and positive")
+
+
 def check_shape(field: str, array: Any, shape: tuple[int, ...]) -> None:
   """Raises ValueError unless the array has the shape."""
   if np.shape(array) != tuple(shape):
