@@ -19,12 +19,15 @@ import numpy as np
 
 from experiments._binary import _config_flags, _console
 from experiments._fairness import (
-  _extrinsic_metrics,
+  _decision_metrics,
+  _generated_texts,
   _given_arrays,
   _intrinsic_metrics,
   _measured,
+  _pair_metrics,
   _planted_models,
   _probes,
+  _sensitivities,
 )
 from trustjax import data, models, reporting
 
@@ -76,7 +79,7 @@ def trained_metrics(
         name if name.startswith("causal_") else f"causal_{name}": one
         for name, one in measures.items()
       }
-      measures |= _extrinsic_metrics.generation_metrics(
+      measures |= _generated_texts.generation_metrics(
         model,
         params,
         key,
@@ -118,7 +121,7 @@ def _classifier_metrics(config, corpus, encoder, key, folder):
     )
   }
   print("classifier and protected-status model trained", flush=True)
-  tested = _extrinsic_metrics.tested_sentences(config.num_tested)
+  tested = _decision_metrics.tested_sentences(config.num_tested)
   plain = data.encode_sentences(tested)
   swapped = data.encode_sentences(tested, swapped=True)
   scores, changed = (
@@ -127,13 +130,13 @@ def _classifier_metrics(config, corpus, encoder, key, folder):
     )[:, 1]
     for part in (plain, swapped)
   )
-  found = _extrinsic_metrics.decision_metrics(
+  found = _decision_metrics.decision_metrics(
     scores, changed, plain["merit"], plain["gender"], key
   )
-  found |= _extrinsic_metrics.template_metrics(
+  found |= _pair_metrics.template_metrics(
     classifier, trained["classifier"], key
   )
-  return found | _extrinsic_metrics.sensitivity_metrics(
+  return found | _sensitivities.sensitivity_metrics(
     classifier,
     trained["classifier"],
     classifier,

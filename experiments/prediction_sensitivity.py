@@ -22,9 +22,9 @@ import numpy as np
 from experiments._binary import _config_flags, _console
 from experiments._fairness import (
   _community_aucs,
-  _extrinsic_metrics,
   _measured,
   _planted_models,
+  _sensitivities,
   _sensitivity_data,
 )
 from trustjax import fairness, reporting
@@ -101,7 +101,7 @@ def per_prediction(
   status, status_params = trained["protected_status"]
   found: dict[str, np.ndarray] = {}
   for space in ("prob", "logit"):
-    result = _extrinsic_metrics.sensitivities(
+    result = _sensitivities.sensitivities(
       classifier,
       params,
       status,

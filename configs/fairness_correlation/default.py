@@ -1,6 +1,9 @@
 """Do intrinsic metrics tell what a model does? A family of 16 small models.
 
 Command: python -m experiments.fairness_correlation
+
+Time (AMD EPYC, 2 cores): 332 s of CPU time, so about five minutes; every model
+is saved when it is done, and the same command goes on from there.
 """
 
 import ml_collections

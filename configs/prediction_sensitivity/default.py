@@ -1,6 +1,8 @@
 """Does prediction sensitivity find the predictions that gender decided?
 
 Command: python -m experiments.prediction_sensitivity
+
+Time (AMD EPYC, 2 cores): 69 s when first run.
 """
 
 import ml_collections

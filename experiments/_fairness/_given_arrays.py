@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from experiments._fairness import _measured
+from experiments._fairness import _array_checks, _measured
 from trustjax import fairness
 
 _NUM_BOOT = 2000
@@ -58,7 +58,7 @@ def given_metrics(
 
 
 def read(path: pathlib.Path, kind: str) -> dict[str, np.ndarray]:
-  """Reads a file and checks that its arrays make whole groups.
+  """Reads a file and checks that its arrays are whole groups of the right form.
 
   Args:
     path: The .npz file.
@@ -68,7 +68,8 @@ def read(path: pathlib.Path, kind: str) -> dict[str, np.ndarray]:
     The arrays.
 
   Raises:
-    ValueError: An array is unknown, missing, or holds objects.
+    ValueError: An array is unknown, missing, or of another form or content
+      than it should be.
     FileNotFoundError: The file does not exist.
   """
   if not path.is_file():
@@ -100,7 +101,7 @@ def read(path: pathlib.Path, kind: str) -> dict[str, np.ndarray]:
       )
   if not whole:
     raise ValueError(f"given.{kind}: {path} holds no arrays")
-  return arrays
+  return _array_checks.check_arrays(f"given.{kind}: {path}", arrays)
 
 
 def _weat(arrays, key, num_draws):
@@ -153,7 +154,7 @@ def _stereoset(arrays, key, num_draws):
 def _crows_pairs(arrays, key, num_draws):
   del key, num_draws
   result = fairness.crows_pairs(
-    arrays["score_more"], arrays["score_less"], arrays["is_anti"].astype(bool)
+    arrays["score_more"], arrays["score_less"], arrays["is_anti"]
   )
   return {
     "crows_pairs/given": _measured.measured(
@@ -178,7 +179,7 @@ def _lpbs(arrays, key, num_draws):
 def _decisions(arrays, key, num_draws):
   del num_draws
   labels, scores = arrays["y_true"], arrays["scores"]
-  group = arrays["group"].astype(np.int32)
+  group = arrays["group"]
   num_groups = int(group.max()) + 1
   rates = fairness.group_rates(
     labels, (scores > 0.5).astype(np.int32), group, num_groups=num_groups
@@ -242,13 +243,12 @@ def _pairs(arrays, key, num_draws):
 
 def _gender_ratio(arrays, key, num_draws):
   del num_draws
-  labels = arrays["gender_label"].astype(np.int32)
-  group = arrays["profession"].astype(np.int32)
+  labels, group = arrays["gender_label"], arrays["profession"]
   num_groups = int(group.max()) + 1
   boot = fairness.gender_ratio_bootstrap(
     labels,
     group,
-    arrays["prompt"].astype(np.int32),
+    arrays["prompt"],
     num_groups=num_groups,
     key=key,
     num=_NUM_BOOT,

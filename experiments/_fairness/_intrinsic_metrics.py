@@ -12,7 +12,6 @@ import numpy as np
 from experiments._fairness import _measured, _planted_models, _probes
 from trustjax import data, fairness, models
 
-_NUM_BOOT = 1000
 # Association tests by what the corpus plants.
 TESTS = ("occupations", "opinions")
 
@@ -84,7 +83,7 @@ def association_metrics(model, params, key, *, num_draws):
 
 
 def _of_weat(result, key):
-  interval = fairness.weat_interval(result, key=key, num=_NUM_BOOT)
+  interval = fairness.weat_interval(result, key=key, num=_measured.NUM_BOOT)
   return _measured.measured(
     result.effect_size, result.n, interval.low, interval.high
   )
@@ -156,7 +155,7 @@ def _of_templates(scores, key):
   """Bias towards the stereotyped target, from items in pairs."""
   pairs = np.reshape(np.asarray(scores), (-1, 2))
   result = fairness.template_bias(
-    pairs[:, 0], pairs[:, 1], key=key, num=_NUM_BOOT
+    pairs[:, 0], pairs[:, 1], key=key, num=_measured.NUM_BOOT
   )
   return _measured.measured(result.value, result.n, result.low, result.high)
 
@@ -166,7 +165,9 @@ def _of_clusters(name, scores, key):
   result = fairness.stereoset(
     scores, targets, num_targets=len(_probes.leaning())
   )
-  interval = fairness.stereoset_interval(result, key=key, num=_NUM_BOOT)
+  interval = fairness.stereoset_interval(
+    result, key=key, num=_measured.NUM_BOOT
+  )
   return {
     f"{name}_{field}/occupations": _measured.measured(
       getattr(result, field),

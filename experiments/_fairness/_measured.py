@@ -9,6 +9,9 @@ import numpy as np
 
 from trustjax import reporting
 
+# Resamples behind an interval.
+NUM_BOOT = 1000
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:

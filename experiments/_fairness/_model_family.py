@@ -10,7 +10,8 @@ import numpy as np
 
 from experiments._binary import _config_flags
 from experiments._fairness import (
-  _extrinsic_metrics,
+  _decision_metrics,
+  _generated_texts,
   _intrinsic_metrics,
   _measured,
   _planted_models,
@@ -178,7 +179,7 @@ def _measure(config, member) -> _measured.Measures:
   }
   extrinsic = _downstream(config, member, params, key)
   if isinstance(model, models.LanguageModel):
-    extrinsic |= _extrinsic_metrics.generation_metrics(
+    extrinsic |= _generated_texts.generation_metrics(
       model, params, key, num_samples=config.num_samples
     )
   return found | {f"extrinsic/{name}": one for name, one in extrinsic.items()}
@@ -196,7 +197,7 @@ def _downstream(config, member, params, key):
     if s.opinion_at is not None
   ]
   arrays = data.encode_sentences(judged)
-  tested = _extrinsic_metrics.tested_sentences(options.num_tested)
+  tested = _decision_metrics.tested_sentences(options.num_tested)
   plain = data.encode_sentences(tested)
   swapped = data.encode_sentences(tested, swapped=True)
   classifier = _planted_models.make_classifier(member.shape, 2)
@@ -215,7 +216,7 @@ def _downstream(config, member, params, key):
       _planted_models.class_probabilities(classifier, trained, part)[:, 1]
       for part in (plain, swapped)
     )
-    measures = _extrinsic_metrics.decision_metrics(
+    measures = _decision_metrics.decision_metrics(
       scores, changed, plain["merit"], plain["gender"], key
     )
     found |= {f"{encoder}/{name}": one for name, one in measures.items()}

@@ -377,7 +377,7 @@ def _train(built, first, records, schedule, seed, folder, identity):
       f"stopped after step {int(result.state.step)} of {schedule.steps}; what"
       " is finished is kept"
     )
-  return result.state.params
+  return result.params
 
 
 def _key(seed, purpose):

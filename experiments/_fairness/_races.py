@@ -14,7 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments._binary import _config_flags
-from experiments._fairness import _extrinsic_metrics, _planted_models
+from experiments._fairness import (
+  _decision_metrics,
+  _planted_models,
+  _sensitivities,
+)
 from trustjax import data, fairness
 
 
@@ -200,7 +204,7 @@ def _sensitivity(options, seed):
   encoder = classifier.model.init(jax.random.key(seed))
   params = classifier.init(jax.random.key(seed + 1), encoder)
   status_params = classifier.init(jax.random.key(seed + 2), encoder)
-  sentences = _extrinsic_metrics.tested_sentences(options.num_sentences)
+  sentences = _decision_metrics.tested_sentences(options.num_sentences)
   if len(sentences) < options.num_sentences:
     raise ValueError(
       f"prediction_sensitivity.num_sentences: got {options.num_sentences};"
@@ -209,7 +213,7 @@ def _sensitivity(options, seed):
   arrays = data.encode_sentences(sentences)
 
   def ours():
-    return _extrinsic_metrics.sensitivities(
+    return _sensitivities.sensitivities(
       classifier, params, classifier, status_params, arrays, space="logit"
     ).value
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from experiments._binary import _config_flags
-from experiments._fairness import _extrinsic_metrics
+from experiments._fairness import _decision_metrics
 from trustjax import data, models
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[^\w\s]")
@@ -139,7 +139,7 @@ def _occupations(config):
   train = data.encode_sentences(sentences)
   # Neutral sentences, too: a prediction that nothing can be wrong with.
   tested = [
-    *_extrinsic_metrics.tested_sentences(config.data.num_tested * 4 // 5),
+    *_decision_metrics.tested_sentences(config.data.num_tested * 4 // 5),
     *(
       s
       for s in data.occupation_sentences(900_003, 4 * config.data.num_tested)

@@ -169,6 +169,7 @@ def disparity(
     noise = fairness.gender_ratio_noise(
       by_group[:, :2].sum(axis=1).astype(int),
       key=jax.random.fold_in(key, _NOISE),
+      zero_policy=config.evaluation.zero_policy,
     )
     floors.append((noise.mean, noise.minimum))
     counts.append(by_group.sum(axis=0))

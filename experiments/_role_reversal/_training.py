@@ -210,7 +210,7 @@ def _train_teacher(study, params, workdir):
     config=config,
     title="teacher",
   )
-  return result.state.params
+  return result.params
 
 
 def build(study: Study, arm: distillation.RoleReversalArm):
@@ -376,7 +376,7 @@ def run_arm(
     study.config,
     study.corpus,
     student,
-    result.state.params["student"],
+    result.params["student"],
     seed=seed,
     extra={
       "seconds_per_step": result.seconds_per_step,

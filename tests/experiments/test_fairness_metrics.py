@@ -6,7 +6,8 @@ import pytest
 from configs.fairness_metrics import default, unbiased
 from experiments import fairness_metrics
 from experiments._fairness import (
-  _extrinsic_metrics,
+  _decision_metrics,
+  _generated_texts,
   _given_arrays,
   _intrinsic_metrics,
   _measured,
@@ -108,6 +109,58 @@ def test_given_predictions_get_their_known_answers(tmp_path):
     ("embeddings", {"x": np.ones((2, 2))}, r"holds 'x' but not \['a', 'b', 'y"),
     ("predictions", {"score": np.ones(2)}, r"unknown arrays \['score'\]"),
     ("predictions", {}, "holds no arrays"),
+    (
+      "embeddings",
+      {s: np.ones((2, 3 if s == "b" else 2)) for s in "xyab"},
+      "'b' has 3 dim, but 'x' has 2",
+    ),
+    (
+      "embeddings",
+      {s: np.full((2, 2), "word") for s in "xyab"},
+      r"x\[0, 0\] is word; allowed are numbers",
+    ),
+    (
+      "log_probabilities",
+      {"stereoset_scores": np.ones((4, 2)), "target_id": np.zeros(4, int)},
+      r"shape \[4, 2\]; it must be \[clusters, 3\]",
+    ),
+    (
+      "log_probabilities",
+      {"logp_target": np.full((4, 2), 0.4), "logp_prior": -np.ones((4, 2))},
+      r"logp_target\[0, 0\] is 0.4; allowed are logarithms",
+    ),
+    (
+      "log_probabilities",
+      {
+        "score_more": -np.ones(2),
+        "score_less": -np.ones(2),
+        "is_anti": np.array(["stereo", "antistereo"]),
+      },
+      r"is_anti\[0\] is stereo; allowed are true or false",
+    ),
+    (
+      "predictions",
+      {
+        "scores": np.array([0.2, 3.0]),
+        "y_true": np.arange(2),
+        "group": np.zeros(2),
+      },
+      r"scores\[1\] is 3.0; allowed are probabilities",
+    ),
+    (
+      "predictions",
+      {
+        "gender_label": np.array([0, 0.5]),
+        "profession": np.zeros(2),
+        "prompt": np.arange(2),
+      },
+      r"gender_label\[1\] is 0.5; allowed are whole",
+    ),
+    (
+      "predictions",
+      {name: np.zeros(0) for name in ("scores", "y_true", "group")},
+      r"shape \[0\]; it must be \[records\], and not empty",
+    ),
   ],
 )
 def test_bad_files(tmp_path, kind, content, message):
@@ -218,7 +271,7 @@ def _key(seed=0):
 @pytest.mark.slow
 def test_decision_metrics_see_who_is_disfavoured(monkeypatch):
   """Women lose 0.2 whatever they did: every gap says so, with its sign."""
-  monkeypatch.setattr(_extrinsic_metrics, "_NUM_BOOT", 50)
+  monkeypatch.setattr(_measured, "NUM_BOOT", 50)
   rng = np.random.default_rng(0)
   group = np.arange(800) % 2
   labels = (rng.random(800) < 0.5).astype(np.int32)
@@ -226,7 +279,7 @@ def test_decision_metrics_see_who_is_disfavoured(monkeypatch):
   loss = 0.2
   scores = np.where(group == 0, fair - loss, fair).astype(np.float32)
   swapped = np.where(group == 0, fair, fair - loss).astype(np.float32)
-  found = _extrinsic_metrics.decision_metrics(
+  found = _decision_metrics.decision_metrics(
     scores, swapped, labels, group, _key()
   )
   np.testing.assert_allclose(
@@ -256,7 +309,7 @@ def test_decision_metrics_see_who_is_disfavoured(monkeypatch):
 
 
 def test_judgements_of_texts():
-  compound, toxic, regard = _extrinsic_metrics.text_judgements(
+  compound, toxic, regard = _generated_texts.text_judgements(
     ["brilliant cook .", "hateful driver .", "cook .", "tall", "weak"]
   )
   np.testing.assert_array_equal(compound, [1, -1, 0, 0, -0.5])

@@ -1,6 +1,7 @@
 """Agreement of a metric with labels: SciPy, scikit-learn, nulls."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -42,12 +43,47 @@ def test_negated_scores_mirror():
 
 
 def test_constant_sides_are_nan():
-  got = fairness.label_agreement(np.ones(4), np.array([0, 1, 0, 1]))
+  got = fairness.label_agreement(np.ones(7), np.arange(7) % 2)
   assert np.isnan(got.point_biserial)
   assert np.isnan(got.spearman)
   assert got.auc == 0.5
-  empty = fairness.label_agreement(np.arange(4.0), np.zeros(4, int))
+  # The mean of this constant is rounded, and differs from it.
+  for scores in (np.full(7, 0.1), jnp.full(7, 0.1)):
+    rounded = fairness.label_agreement(scores, np.arange(7) % 2)
+    assert np.isnan(rounded.point_biserial)
+  empty = fairness.label_agreement(np.arange(7.0), np.zeros(7, int))
   assert np.isnan(empty.auc)
+
+
+def test_order_survives_32_bits():
+  """These scores are one number in float32, and need not be for SciPy."""
+  labels = np.array([0, 1, 0, 1, 1, 0, 1])
+  scores = 1 - np.arange(7, 0, -1) * 1e-10
+  got = fairness.label_agreement(scores, labels)
+  np.testing.assert_allclose(got.auc, sk.roc_auc_score(labels, scores))
+  np.testing.assert_allclose(
+    got.spearman, stats.spearmanr(scores, labels)[0], rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    got.point_biserial, stats.pearsonr(scores, labels)[0], rtol=1e-5
+  )
+
+
+def test_steiger_of_certain_correlations():
+  assert fairness.steiger_test(1.0, 0.3, 0.3, 20) == (np.inf, 0)
+  assert fairness.steiger_test(0.3, 1.0, 0.3, 20) == (-np.inf, 0)
+  assert fairness.steiger_test(1.0, 1.0, 1.0, 20) == (0, 1)
+
+
+@pytest.mark.slow
+def test_constant_and_perfect_metrics_compare():
+  strong, _, labels = records(n=40)
+  constant = np.full(40, 0.1)
+  got = fairness.compare_agreement(constant, strong, labels, key=KEY, num=20)
+  assert np.isnan([got.steiger_z, got.steiger_p]).all()
+  assert np.isnan(got.difference.estimate.point_biserial)
+  exact = fairness.compare_agreement(labels, strong, labels, key=KEY, num=20)
+  assert exact.steiger_p == 0
 
 
 @pytest.mark.slow

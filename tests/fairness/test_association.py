@@ -373,5 +373,7 @@ class TestPvalue:
       fairness.weat_pvalue(CIRCLE_S, 4)
     with pytest.raises(ValueError, match="key: got None"):
       fairness.weat_pvalue(CIRCLE_S, 2, max_exact=3)
+    with pytest.raises(ValueError, match="partitions: got none"):
+      fairness.weat_pvalue(CIRCLE_S, 2, partitions=np.zeros((0, 2), int))
     with pytest.raises(ValueError, match=r"s\[0\]: got nan"):
       fairness.weat_pvalue(np.array([np.nan, 1.0]), 1)

@@ -117,6 +117,21 @@ def test_increasing_maps_and_order_change_nothing(seed):
   chex.assert_trees_all_close(one, other, atol=2e-6)
 
 
+def test_confident_scores_are_not_ties():
+  """Probabilities of the host that are all 1 in float32."""
+  near_one = 1 - 10.0 ** -np.arange(9, 17).astype(np.float64)
+  near_one = near_one[np.argsort(np.argsort(SCORES, kind="stable"))]
+  want = fairness.bias_aucs(np.argsort(np.argsort(SCORES)), LABELS, GROUPS)
+  got = fairness.bias_aucs(near_one, LABELS, GROUPS)
+  chex.assert_trees_all_close(got, want)
+  mask = np.arange(8) > 0
+  np.testing.assert_allclose(
+    fairness.auc(near_one, LABELS, mask=mask),
+    sk.roc_auc_score(LABELS[mask], near_one[mask]),
+    rtol=1e-6,
+  )
+
+
 def test_constant_scores_are_chance():
   _, labels, groups = records(0)
   got = fairness.bias_aucs(np.full(400, 0.3), labels, groups)
@@ -189,6 +204,15 @@ def test_bad_input():
     fairness.bias_aucs(
       np.where(np.arange(8) == 2, np.nan, SCORES), LABELS, GROUPS
     )
+  for weight in (-1.0, np.nan):
+    weights = np.where(np.arange(8) == 3, weight, 1.0)
+    message = r"weights\[3\]: got (-1.0, a negative|nan)"
+    with pytest.raises(ValueError, match=message):
+      fairness.bias_aucs(SCORES, LABELS, GROUPS, weights=weights)
+    with pytest.raises(ValueError, match=message):
+      fairness.auc(SCORES, LABELS, weights=weights)
+    # A record that does not count may have any.
+    fairness.auc(SCORES, LABELS, weights=weights, mask=np.arange(8) != 3)
   with pytest.raises(ValueError, match="background: got 'none'"):
     fairness.bias_aucs(SCORES, LABELS, GROUPS, background="none")
   with pytest.raises(ValueError, match=r"labels\[0\]: got 3"):
@@ -287,7 +311,8 @@ class TestPinned:
     np.testing.assert_allclose(got.estimate[1], total, rtol=1e-4)
     assert (got.low[0] < each).all()
     assert (got.high[0] > each).all()
-    weights = np.random.default_rng(0).integers(0, 4, 60)
+    drawn = np.random.default_rng(0).integers(0, 60, 60)
+    weights = np.bincount(drawn, minlength=60)
     rows = np.repeat(np.arange(60), weights)
     repeated = fairness.pinned_auc_gaps(
       scores[rows], labels[rows], groups[rows]
@@ -301,6 +326,10 @@ class TestPinned:
       fairness.pinned_auc_bootstrap(
         scores, labels, groups, key=KEY, strata="rows"
       )
+
+  def test_every_record_needs_a_row_of_groups(self):
+    with pytest.raises((ValueError, TypeError)):
+      fairness.pinned_auc_gaps(SCORES, LABELS, np.ones((9, 1), bool))
 
   def test_empty_group_is_nan(self):
     each, _ = fairness.pinned_auc_gaps(SCORES, LABELS, np.zeros((8, 1), bool))

@@ -111,6 +111,14 @@ def test_masked_records_are_inert():
 
 
 def test_bad_input():
+  with pytest.raises(ValueError, match=r"weights\[1\]: got nan"):
+    fairness.group_calibration(
+      np.array([0.2, 0.3]),
+      np.array([0, 1]),
+      np.array([0, 0]),
+      num_groups=1,
+      weights=np.array([1.0, np.nan]),
+    )
   scores, labels, group = records(n=20)
   with pytest.raises(ValueError, match=r"scores\[3\]: got 1.5; it must lie"):
     fairness.group_calibration(
@@ -143,7 +151,8 @@ def test_bootstrap():
   apart = [(scores - labels)[group == g] for g in range(3)]
   want = [each.std() / np.sqrt(len(each)) for each in apart]
   np.testing.assert_allclose(got.replicates.bias.std(0), want, rtol=0.35)
-  weights = np.random.default_rng(1).integers(0, 3, 200)
+  drawn = np.random.default_rng(1).integers(0, 200, 200)
+  weights = np.bincount(drawn, minlength=200)
   rows = np.repeat(np.arange(200), weights)
   chex.assert_trees_all_close(
     fairness.group_calibration(

@@ -65,21 +65,22 @@ class TestCeat:
     np.testing.assert_array_equal(one.es, other.es)
 
   def test_one_context_a_word(self):
-    args = contexts(depth=1)
-    got = fairness.ceat(*args, key=KEY, num_draws=50)
+    vectors, counts = contexts()[:4], contexts()[4:]
+    args = (*vectors, *map(np.ones_like, counts))
+    got = fairness.ceat(*args, key=KEY, num_draws=40)
     one = fairness.weat(*(vectors[:, 0] for vectors in args[:4]))
     np.testing.assert_allclose(got.es, float(one.effect_size), rtol=1e-5)
     assert got.q < 1e-6
     assert got.tau2 == 0
     np.testing.assert_allclose(got.ces, one.effect_size, rtol=1e-5)
     np.testing.assert_allclose(
-      got.se, np.sqrt(float(one.variance) / 50), rtol=1e-5
+      got.se, np.sqrt(float(one.variance) / 40), rtol=1e-5
     )
 
   def test_hedges_weights(self):
     args = contexts()
-    std2 = fairness.ceat(*args, key=KEY, num_draws=20)
-    hedges = fairness.ceat(*args, key=KEY, num_draws=20, variance="hedges")
+    std2 = fairness.ceat(*args, key=KEY, num_draws=40)
+    hedges = fairness.ceat(*args, key=KEY, num_draws=40, variance="hedges")
     np.testing.assert_array_equal(std2.es, hedges.es)
     np.testing.assert_allclose(hedges.v, 8 / 16 + std2.es**2 / 16, rtol=1e-5)
     with pytest.raises(ValueError, match="variant"):
@@ -160,6 +161,16 @@ class TestCeat:
       fairness.ceat(*args, key=KEY, variance="sd")
     with pytest.raises(ValueError, match="key: got None"):
       fairness.ceat(*args)
+    draws = tuple(np.zeros((2, len(count)), int) for count in args[4:])
+    outside = draws[0].copy()
+    outside[1, 2] = -1
+    with pytest.raises(ValueError, match=r"draws of x\[1, 2\]: got -1"):
+      fairness.ceat(*args, draws=(outside, *draws[1:]))
+    for wrong in (draws[0][:, :1], draws[0][:0]):
+      with pytest.raises(ValueError, match=r"draws of x: got shape \["):
+        fairness.ceat(*args, draws=(wrong, *draws[1:]))
+    with pytest.raises((ValueError, TypeError)):
+      fairness.ceat(args[0][..., :1], *args[1:], key=KEY)
     broken = args[1].copy()
     broken[2, 0] = 0
     with pytest.raises(ValueError, match=r"ctx_y\[2, 0\]: got a zero vector"):

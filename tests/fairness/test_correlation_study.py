@@ -105,6 +105,10 @@ def test_missing_values_are_left_out_pair_by_pair():
   )
 
 
+def test_a_constant_up_to_rounding_is_constant():
+  assert np.isnan(study([0.3, 0.1 + 0.2, 0.3, 0.3], [1, 2, 4, 3]).pearson).all()
+
+
 def test_constant_columns_and_few_models_are_nan():
   got = study([1, 1, 1, 1], [1, 2, 3, 4])
   for name in ("pearson", "spearman", "p_pearson", "p_holm", "pearson_low"):

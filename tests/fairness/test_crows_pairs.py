@@ -73,6 +73,20 @@ def test_rounding_decides_ties():
   assert fairness.crows_pairs(more, less, anti, round_to=4).overall == 100
 
 
+def test_large_scores_are_rounded_as_in_python():
+  """At 300 the steps of float32 are 3e-5: too coarse to round to 1e-3."""
+  rng = np.random.default_rng(0)
+  more = -300 * rng.random(2000)
+  less = more + rng.choice([-6e-4, -4e-4, 4e-4, 6e-4], 2000)
+  got = fairness.crows_pairs(more, less, np.zeros(2000, bool))
+  ones, others = ([round(float(s), 3) for s in part] for part in (more, less))
+  ties = np.mean(np.equal(ones, others))
+  np.testing.assert_allclose(got.neutral_rate, 100 * ties, rtol=1e-6)
+  np.testing.assert_allclose(
+    got.overall, 100 * np.mean(np.greater(ones, others)), rtol=1e-6
+  )
+
+
 def test_swapping_the_sentences_mirrors():
   more, less, anti = random_pairs(0)
   one = fairness.crows_pairs(more, less, anti)
@@ -213,6 +227,16 @@ class TestQuestions:
       for side, text in enumerate(pair):
         want = sum(small.ask_causal(subwords.encode(text)))
         np.testing.assert_allclose(got[i, side], want, rtol=1e-4)
+
+  def test_an_empty_sentence_is_refused(self):
+    subwords = small.subwords(mask_id=None, prefix=(), suffix=())
+    with pytest.raises(ValueError, match=r"pairs\[1\]\[0\]: has no tokens"):
+      fairness.causal_pair_scores(
+        small.causal_model,
+        [self.PAIRS[0], ("", "a")],
+        subwords,
+        start_id=small.START,
+      )
 
 
 def test_sizes_of_the_public_file(data_dir):

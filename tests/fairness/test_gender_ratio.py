@@ -90,6 +90,10 @@ def test_bad_input():
     fairness.gender_ratio(
       np.array([0]), np.array([0]), num_groups=1, zero_policy="one"
     )
+  with pytest.raises(ValueError, match=r"weights\[0\]: got -1.0, a negative"):
+    fairness.gender_ratio(
+      np.array([0]), np.array([0]), num_groups=1, weights=-np.ones(1)
+    )
   with pytest.raises(ValueError, match="smoothing: got -1"):
     fairness.gender_ratio(
       np.array([0]), np.array([0]), num_groups=1, smoothing=-1.0
@@ -113,6 +117,28 @@ def test_noise_floor(size, mean, minimum):
   assert got.minimum_low < got.minimum < got.mean
   np.testing.assert_allclose(got.ratio, got.mean, atol=0.005)
   assert got.mean_low < got.mean
+
+
+def test_noise_floor_has_the_options_of_the_ratio():
+  """Five texts: r is 0, 1/4 or 2/3 with weights 1, 5 and 10 of 16."""
+  sizes = np.array([5, 1])
+  for zero_policy, smoothing, want in (
+    ("zero", 0.0, [(1.25 + 20 / 3) / 16, 0]),
+    ("nan", 0.0, [(1.25 + 20 / 3) / 15, np.nan]),
+    ("zero", 1.0, [(1 / 6 + 5 * 2 / 5 + 10 * 3 / 4) / 16, 1 / 2]),
+  ):
+    got = fairness.gender_ratio_noise(
+      sizes, key=KEY, zero_policy=zero_policy, smoothing=smoothing
+    )
+    np.testing.assert_allclose(got.ratio, want, atol=0.006)
+    # A ratio of nan is left out of mean and minimum.
+    mean = want[0] if zero_policy == "nan" else np.mean(want)
+    np.testing.assert_allclose(got.mean, mean, atol=0.006)
+  none = fairness.gender_ratio_noise(
+    np.array([1]), key=KEY, num=10, zero_policy="nan"
+  )
+  assert np.isnan([none.mean, none.mean_low, none.minimum]).all()
+  assert none.n == 1
 
 
 def test_noise_floor_without_gendered_texts_is_nan_with_n_0():

@@ -139,6 +139,22 @@ def test_gaps_equal_fairlearn(seed, method):
     )
 
 
+def test_a_ratio_of_zeros_is_nan_whichever_it_is():
+  """fairlearn's minimum of a number and nan depends on their order."""
+  y_true, group = np.array([1, 1, 0, 0] * 2), np.repeat([0, 1], 4)
+  options = {"sensitive_features": group}
+  for y_pred, theirs in (
+    (y_true, 1.0),  # FPR 0 / 0.
+    (np.array([0, 0, 1, 0, 0, 0, 1, 1]), np.nan),  # TPR 0 / 0, FPR 1/2.
+  ):
+    gaps = fairness.group_gaps(
+      fairness.group_rates(y_true, y_pred, group, num_groups=2)
+    )
+    assert np.isnan(gaps.equalized_odds_ratio)
+    peer = fl.equalized_odds_ratio(y_true, y_pred, **options)
+    np.testing.assert_equal(float(peer), theirs)
+
+
 def test_fped_is_the_sum_of_distances():
   y_true, y_pred, group = records(0)
   rates = fairness.group_rates(y_true, y_pred, group, num_groups=4)
@@ -250,6 +266,14 @@ def test_bad_input():
     fairness.group_rates(
       Y_TRUE, Y_PRED, GROUP, num_groups=2, weights=-np.ones(8)
     )
+  fairness.group_rates(
+    Y_TRUE,
+    Y_PRED,
+    GROUP,
+    num_groups=2,
+    weights=np.where(np.arange(8) == 3, -1.0, 1.0),
+    mask=np.arange(8) != 3,
+  )
   rates = fairness.group_rates(Y_TRUE, Y_PRED, GROUP, num_groups=2)
   with pytest.raises(ValueError, match="method: got 'max'"):
     fairness.group_gaps(rates, method="max")

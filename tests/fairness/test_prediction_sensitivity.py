@@ -356,6 +356,30 @@ class TestProperties:
     assert (np.asarray(got.value) == 0).all()
     assert (np.asarray(got.token_weight) == 0).all()
 
+  @pytest.mark.parametrize("reduce", ("token_l2", "elementwise"))
+  def test_broken_models_are_not_fair(self, reduce):
+    """A derivative that is not a number must not read as none."""
+    embeds, mask = batch()
+
+    def broken(embeds, mask):
+      del mask
+      return embeds.sum((1, 2))[:, None] * jnp.array([[jnp.nan, 1.0]])
+
+    for task, psm in ((broken, PSM), (TASK, broken)):
+      got = self.run(
+        embeds, mask, task=task, psm=psm, reduce=reduce, space="logit"
+      )
+      assert np.isnan(got.value).all()
+      assert np.isnan(got.relative).all()
+
+  def test_a_record_without_tokens_is_undefined(self):
+    embeds, mask = batch()
+    mask = mask & (np.arange(len(mask)) != 1)[:, None]
+    got = self.run(embeds, mask)
+    assert got.n[1] == 0
+    np.testing.assert_array_equal(np.isnan(got.value), got.n == 0)
+    np.testing.assert_array_equal(np.isnan(got.uniform), got.n == 0)
+
   def test_a_model_that_ignores_the_coordinate_has_none(self):
     embeds, mask = batch()
 

@@ -246,6 +246,18 @@ class TestPermutationNull:
     assert (np.sort(shuffled[:, strata == 1], 1) == [5, 6, 7, 8]).all()
     assert len({tuple(row) for row in shuffled}) == 48
 
+  def test_an_undefined_statistic_is_not_extreme(self):
+    def undefined(x, labels):
+      return jnp.stack(
+        [self.gap(x, labels) * jnp.nan, jnp.where(labels[0] == 0, 1, jnp.nan)]
+      )
+
+    got = fairness.permutation_null(
+      undefined, jnp.ones(4), np.repeat([0, 1], 2), key=KEY, num=50
+    )
+    # The second is 1 wherever it is defined.
+    np.testing.assert_array_equal(got.p_value, [np.nan, 1])
+
   def test_ties_count(self):
     got = fairness.permutation_null(
       self.gap, jnp.full(8, 0.3), np.repeat([0, 1], 4), key=KEY, num=50

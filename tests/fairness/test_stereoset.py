@@ -144,6 +144,13 @@ def test_jit_equals_eager():
   chex.assert_trees_all_close(eager, compiled(*arrays), rtol=1e-6)
 
 
+def test_small_probabilities_are_not_ties():
+  """Of the host; in float32 the first row is all 0, the second all 1/2."""
+  scores = np.array([[3e-50, 2e-50, 1e-50], [0.5 + 2e-12, 0.5 + 1e-12, 0.5]])
+  got = fairness.stereoset(scores, np.array([0, 1]), num_targets=2)
+  np.testing.assert_array_equal([got.ss, got.lms], [100, 100])
+
+
 def test_bad_input():
   scores, target = random_clusters(0)
   with pytest.raises(ValueError, match=r"scores\[0, 1\]: got nan"):

@@ -10,7 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float, Key, Real
 from scipy import stats
 
-from trustjax.fairness import _bias_aucs, _resampling, _validate
+from trustjax.fairness import (
+  _bias_aucs,
+  _linear_association,
+  _ordinal,
+  _resampling,
+  _validate,
+)
 from trustjax.fairness._validate import AnyArray
 
 
@@ -38,7 +44,8 @@ class AgreementComparison:
     first: Bootstrap of the first metric's agreement.
     second: Of the second.
     difference: Paired bootstrap of first minus second.
-    steiger_z: Steiger's test of the two dependent point-biserial correlations.
+    steiger_z: Steiger's test of the two dependent point-biserial correlations;
+      nan if a metric or the label is constant.
     steiger_p: Its two-sided p-value.
   """
 
@@ -68,13 +75,7 @@ def label_agreement(
   _validate.check_same_shape(scores=scores, labels=labels)
   _validate.check_finite("scores", scores)
   _validate.check_binary("labels", labels)
-  dtype = jnp.result_type(float)
-  score, label = jnp.asarray(scores, dtype), jnp.asarray(labels, dtype)
-  return Agreement(
-    point_biserial=pearson(score, label),
-    spearman=pearson(average_ranks(score), average_ranks(label)),
-    auc=_bias_aucs.auc(score, label),
-  )
+  return _of_columns(_columns(scores), jnp.asarray(labels, float))
 
 
 def compare_agreement(
@@ -108,8 +109,7 @@ def compare_agreement(
     Steiger, Psychological Bulletin 87 (1980), equation 15.
   """
   one, other = label_agreement(first, labels), label_agreement(second, labels)
-  dtype = jnp.result_type(float)
-  data = tuple(jnp.asarray(a, dtype) for a in (first, second, labels))
+  data = (_columns(first), _columns(second), jnp.asarray(labels, float))
   run = functools.partial(
     _resampling.bootstrap,
     data=data,
@@ -118,12 +118,15 @@ def compare_agreement(
     strata=jnp.asarray(labels, jnp.int32),
     confidence=confidence,
   )
-  z, p = steiger_test(
+  correlations = (
     float(one.point_biserial),
     float(other.point_biserial),
-    float(np.corrcoef(np.asarray(first), np.asarray(second))[0, 1]),
-    len(labels),
+    float(_linear_association.pearson(data[0][0], data[1][0])),
   )
+  z, p = math.nan, math.nan
+  if np.isfinite(correlations).all():
+    one_r, other_r, both_r = (max(-1.0, min(r, 1.0)) for r in correlations)
+    z, p = steiger_test(one_r, other_r, both_r, len(labels))
   return AgreementComparison(
     first=run(_first),
     second=run(_second),
@@ -152,7 +155,8 @@ def steiger_test(
     n: Number of records, more than 3.
 
   Returns:
-    Z and the two-sided p-value.
+    Z and the two-sided p-value; Z is infinite if just one correlation is 1 or
+    -1, which leaves no error to test against.
 
   Raises:
     ValueError: If n is too small or a correlation leaves [-1, 1].
@@ -165,6 +169,10 @@ def steiger_test(
   ):
     if not -1 <= r <= 1:
       raise ValueError(f"{name}: got {r}; it must lie in [-1, 1]")
+  if r_first == r_second:
+    return 0.0, 1.0
+  if max(abs(r_first), abs(r_second)) == 1:
+    return math.copysign(math.inf, r_first - r_second), 0.0
   mean = (r_first + r_second) / 2
   square = mean * mean
   covariance = r_between * (1 - 2 * square) - 0.5 * square * (
@@ -172,20 +180,10 @@ def steiger_test(
   )
   shared = covariance / (1 - square) ** 2
   apart = math.atanh(r_first) - math.atanh(r_second)
-  if apart == 0 or shared >= 1:
+  if shared >= 1:
     return 0.0, 1.0
   z = apart * math.sqrt((n - 3) / (2 - 2 * shared))
   return z, float(2 * stats.norm.sf(abs(z)))
-
-
-def pearson(
-  x: Float[Array, " records"], y: Float[Array, " records"]
-) -> Float[Array, ""]:
-  """Pearson correlation; nan if a side is constant."""
-  x, y = x - jnp.mean(x), y - jnp.mean(y)
-  scale = jnp.sqrt(jnp.sum(x * x) * jnp.sum(y * y))
-  some = scale > 0
-  return jnp.where(some, jnp.sum(x * y) / jnp.where(some, scale, 1), jnp.nan)
 
 
 def average_ranks(x: Float[Array, " records"]) -> Float[Array, " records"]:
@@ -195,12 +193,41 @@ def average_ranks(x: Float[Array, " records"]) -> Float[Array, " records"]:
   return jnp.zeros_like(x).at[ranking.order].set(ordered)
 
 
+def _columns(scores):
+  """Values for correlations, and numbers in the same order for ranks.
+
+  Wide numbers of the host are moved to mean 0 before they are made narrow: no
+  correlation depends on where they lie, but their rounding does.
+  """
+  values = scores
+  if isinstance(scores, np.ndarray):
+    wide = scores.astype(np.float64)
+    varies = len(wide) and np.ptp(wide)
+    values = wide - wide.mean() if varies else np.zeros_like(wide)
+  dtype = jnp.result_type(float)
+  return jnp.asarray(values, dtype), jnp.asarray(
+    _ordinal.ordinal(scores), dtype
+  )
+
+
+@jax.jit
+def _of_columns(columns, label):
+  values, order = columns
+  return Agreement(
+    point_biserial=_linear_association.pearson(values, label),
+    spearman=_linear_association.pearson(
+      average_ranks(order), average_ranks(label)
+    ),
+    auc=_bias_aucs.auc(order, label),
+  )
+
+
 def _first(data):
-  return label_agreement(data[0], data[2])
+  return _of_columns(data[0], data[2])
 
 
 def _second(data):
-  return label_agreement(data[1], data[2])
+  return _of_columns(data[1], data[2])
 
 
 def _difference(data):

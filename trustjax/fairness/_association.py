@@ -77,10 +77,16 @@ def association(
     s in [-2, 2].
 
   Raises:
-    ValueError: If a set is empty, or a vector is zero or not finite.
+    ValueError: If a set is empty, vectors differ in length, or one is zero or
+      not finite.
   """
   for name, vectors in (("words", words), ("a", a), ("b", b)):
     _check_vectors(name, vectors)
+    if vectors.shape[1] != words.shape[1]:
+      raise ValueError(
+        f"{name}: got vectors of {vectors.shape[1]} numbers, but those of the"
+        f" words have {words.shape[1]}"
+      )
   direction = jnp.mean(unit_vectors(a), axis=0) - jnp.mean(
     unit_vectors(b), axis=0
   )
@@ -155,7 +161,7 @@ def weat(
 
   Raises:
     ValueError: If X and Y differ in size, a set is empty, ddof is not 0 or 1,
-      or a vector is zero or not finite.
+      vectors differ in length, or one is zero or not finite.
 
   Example:
     >>> weat(x, y, a, b).effect_size
@@ -166,7 +172,7 @@ def weat(
     May et al., NAACL 2019, arXiv 1903.10561.
   """
   _validate.check_choice("ddof", ddof, (0, 1))
-  if x.shape != y.shape:
+  if x.shape[0] != y.shape[0]:
     raise ValueError(
       f"x and y: got {x.shape[0]} and {y.shape[0]} words; the test needs as"
       " many of both"

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Real
 
-from trustjax.fairness import _resampling, _validate
+from trustjax.fairness import _ordinal, _resampling, _validate
 from trustjax.fairness._validate import AnyArray
 
 
@@ -77,7 +77,7 @@ class Ranking:
     Returns:
       Their ranking.
     """
-    scores = jnp.asarray(scores)
+    scores = jnp.asarray(_ordinal.ordinal(scores))
     order = jnp.argsort(scores)
     ordered = scores[order]
     return cls(
@@ -137,14 +137,15 @@ def auc(
     Pr[p > n] + Pr[p = n] / 2; nan if a class is missing.
 
   Raises:
-    ValueError: If shapes differ, a score is not finite, or a label is not 0
-      or 1.
+    ValueError: If shapes differ, a score is not finite, a label is not 0 or 1,
+      or a weight is negative or not finite.
   """
   _validate.check_same_shape(
     scores=scores, labels=labels, weights=weights, mask=mask
   )
   _validate.check_finite("scores", scores, mask)
   _validate.check_binary("labels", labels, mask)
+  _validate.check_weights("weights", weights, mask)
   weight = record_weights(scores.shape, weights, mask)
   positive = jnp.asarray(labels) == 1
   return Ranking.of(masked_scores(scores, mask)).auc(
@@ -199,7 +200,8 @@ def bias_aucs(
 
   Raises:
     ValueError: If shapes differ, a score is not finite, a label is not 0 or
-      1, or a subgroup or background lacks a class.
+      1, a weight is negative or not finite, or a subgroup or background lacks
+      a class.
 
   References:
     Borkan et al., WWW 2019 companion, arXiv 1903.04561.
@@ -210,12 +212,10 @@ def bias_aucs(
   _validate.check_same_shape(
     scores=scores, labels=labels, weights=weights, mask=mask
   )
-  if groups.shape[0] != scores.shape[0]:
-    raise ValueError(
-      f"groups: got {groups.shape[0]} rows for {scores.shape[0]} scores"
-    )
+  check_rows(groups, scores)
   _validate.check_finite("scores", scores, mask)
   _validate.check_binary("labels", labels, mask)
+  _validate.check_weights("weights", weights, mask)
   weight = record_weights(scores.shape, weights, mask)
   ranking = Ranking.of(masked_scores(scores, mask))
   found = _aucs_in_order(
@@ -385,9 +385,17 @@ def power_mean(
   return jnp.where(count > 0, found, jnp.nan)
 
 
+def check_rows(groups, scores):
+  """Raises ValueError unless every score has a row of memberships."""
+  if groups.shape[0] != scores.shape[0]:
+    raise ValueError(
+      f"groups: got {groups.shape[0]} rows for {scores.shape[0]} scores"
+    )
+
+
 def masked_scores(scores, mask):
-  """Scores with whatever masked records hold replaced by 0."""
-  scores = jnp.asarray(scores)
+  """Scores, or their ranks, with what masked records hold replaced by 0."""
+  scores = jnp.asarray(_ordinal.ordinal(scores))
   return scores if mask is None else jnp.where(jnp.asarray(mask), scores, 0)
 
 

@@ -86,7 +86,8 @@ def group_calibration(
 
   Raises:
     ValueError: If shapes differ, a score is outside [0, 1] or not finite, a
-      label is not 0 or 1, a group is out of range, or a group is empty.
+      label is not 0 or 1, a group is out of range, a weight is negative or not
+      finite, or a group is empty.
   """
   _validate.check_choice("on_empty", on_empty, ("error", "nan"))
   _validate.check_at_least("num_groups", num_groups, 1)
@@ -97,6 +98,7 @@ def group_calibration(
   check_probabilities("scores", scores, mask)
   _validate.check_binary("labels", labels, mask)
   _validate.check_in_range("group", group, num_groups, mask)
+  _validate.check_weights("weights", weights, mask)
   found = _calibration(
     jnp.asarray(scores),
     jnp.asarray(labels),

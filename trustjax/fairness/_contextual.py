@@ -124,9 +124,10 @@ def ceat(
     The pooled effect and every draw.
 
   Raises:
-    ValueError: If X and Y differ in size, a set is empty, a count of contexts
-      is out of range, a vector that counts is zero or not finite, an option is
-      unknown, or neither key nor draws are given.
+    ValueError: If X and Y differ in size, vectors differ in length, a set is
+      empty, a count of contexts or a draw is out of range, a vector that counts
+      is zero or not finite, an option is unknown, or neither key nor draws are
+      given.
 
   References:
     Guo and Caliskan, AIES 2021, arXiv 2006.03955.
@@ -138,6 +139,12 @@ def ceat(
     raise ValueError(
       f"ctx_x and ctx_y: got {ctx_x.shape[0]} and {ctx_y.shape[0]} words; the"
       " test needs as many of both"
+    )
+  lengths = [vectors.shape[-1] for vectors in contexts]
+  if len(set(lengths)) > 1:
+    raise ValueError(
+      f"ctx_x, ctx_y, ctx_a, ctx_b: got vectors of {lengths} numbers; one"
+      " encoder gives all of them"
     )
   for name, vectors, count in zip("xyab", contexts, counts, strict=True):
     _check_contexts(name, vectors, count)
@@ -152,8 +159,7 @@ def ceat(
       replace=replace,
     )
   for name, chosen, count in zip("xyab", draws, counts, strict=True):
-    if (np.asarray(chosen) >= np.asarray(count)[None]).any():
-      raise ValueError(f"draws of {name}: a draw is beyond the word's contexts")
+    _check_draws(name, np.asarray(chosen), np.asarray(count))
   es, v = _effects(tuple(map(jnp.asarray, contexts)), draws, variance=variance)
   # Pooling is float64 on the host.
   es, v = np.asarray(es, np.float64), np.asarray(v, np.float64)
@@ -278,6 +284,22 @@ def _pooled(es, v, variant, protocol) -> CeatResult:
     variant=variant,
     protocol=protocol,
   )
+
+
+def _check_draws(name, chosen, count):
+  """Raises ValueError for draws that are not contexts of the words."""
+  if not len(chosen) or chosen.shape[1:] != count.shape:
+    raise ValueError(
+      f"draws of {name}: got shape {list(chosen.shape)}; it must be"
+      f" [draws, {len(count)}] with at least one draw"
+    )
+  outside = (chosen < 0) | (chosen >= count[None])
+  if outside.any():
+    draw, word = (int(i) for i in np.argwhere(outside)[0])
+    raise ValueError(
+      f"draws of {name}[{draw}, {word}]: got {chosen[draw, word]}; the word's"
+      f" contexts are [0, {count[word]})"
+    )
 
 
 def _check_contexts(name, vectors, count):

@@ -268,7 +268,7 @@ def _cell(
   x, y, family, log_size, generator, num_perm, num_boot, confidence
 ) -> dict[str, float]:
   """All statistics of one pair of metrics."""
-  if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+  if len(x) < 3 or not (_varies(x) and _varies(y)):
     return {}
   ranks = stats.rankdata(x), stats.rankdata(y)
   pearson, spearman = _pearson(x, y), _pearson(*ranks)
@@ -305,6 +305,12 @@ def _cell(
   if log_size is not None and len(x) > 3:
     found["partial"] = _partial(x, y, log_size)
   return found
+
+
+def _varies(values):
+  """Whether values differ by more than the rounding of the largest."""
+  rounding = 8 * np.finfo(np.float64).eps * np.abs(values).max()
+  return np.ptp(values) > rounding
 
 
 def _pearson(x, y):

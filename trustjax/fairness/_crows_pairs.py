@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from trustjax.fairness import _queries, _ratios, _validate
+from trustjax.fairness import _ordinal, _queries, _ratios, _validate
 from trustjax.fairness._validate import AnyArray
 
 
@@ -111,10 +112,7 @@ def crows_pairs(
   if category is not None:
     _validate.check_in_range("category", category, num_categories, mask)
   keep = jnp.ones(is_anti.shape, bool) if mask is None else jnp.asarray(mask)
-  more, less = (jnp.asarray(s) for s in (score_more, score_less))
-  if round_to is not None:
-    # Whole multiples of the last decimal compare exactly.
-    more, less = (jnp.round(s * 10.0**round_to) for s in (more, less))
+  more, less = _comparable(score_more, score_less, round_to)
   tie = keep & (more == less)
   prefers = keep & (more > less)
   anti = jnp.asarray(is_anti)
@@ -207,11 +205,14 @@ def causal_pair_scores(
     Sums of log-probabilities.
 
   Raises:
-    ValueError: If the vocabularies do not match.
+    ValueError: If a sentence has no tokens or the vocabularies do not match.
   """
   encoded = [
     subwords.words(text, inside=False) for pair in pairs for text in pair
   ]
+  if not all(encoded):
+    where = [not ids for ids in encoded].index(True)
+    raise ValueError(f"pairs[{where // 2}][{where % 2}]: has no tokens")
   queries = _queries.causal_queries(
     [(ids, [True] * len(ids)) for ids in encoded], pad_id=subwords.pad_id
   )
@@ -269,6 +270,21 @@ def wilson_bounds(
   centre = (share + z * z / (2 * n)) / shrink
   half = z / shrink * jnp.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
   return jnp.maximum(centre - half, 0), jnp.minimum(centre + half, 1)
+
+
+def _comparable(score_more, score_less, round_to):
+  """Both scores, rounded, as numbers that JAX compares exactly."""
+  scores = (score_more, score_less)
+  on_host = all(isinstance(part, np.ndarray) for part in scores)
+  lib = np if on_host else jnp
+  both = lib.stack(scores)
+  if on_host:
+    both = both.astype(np.float64)
+  if round_to is not None:
+    # Whole multiples of the last decimal compare exactly.
+    both = lib.round(both * 10.0**round_to)
+  more, less = jnp.asarray(_ordinal.ordinal(both))
+  return more, less
 
 
 def _percent(part, whole):

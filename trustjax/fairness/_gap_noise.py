@@ -226,8 +226,8 @@ def _null(estimate, over_all, within_label):
     # Rounding must not turn a tie into a smaller value.
     slack = 1e-6 * abs(found)
     as_extreme = values <= found + slack if ratio else values >= found - slack
-    share = (1 + np.count_nonzero(as_extreme)) / (1 + len(values))
     known = values[~np.isnan(values)]
+    share = (1 + np.count_nonzero(as_extreme)) / (1 + len(known))
     level = 0.05 if ratio else 0.95
     some = known.size and np.isfinite(found)
     mean[name] = known.mean() if known.size else np.nan

@@ -103,8 +103,8 @@ def gender_ratio(
     Ratios and counts.
 
   Raises:
-    ValueError: If shapes differ, an option is unknown, or a label or group is
-      out of range.
+    ValueError: If shapes differ, an option is unknown, a label or group is out
+      of range, or a weight is negative or not finite.
   """
   _validate.check_choice("zero_policy", zero_policy, ("zero", "nan"))
   _validate.check_at_least("smoothing", smoothing, 0)
@@ -113,6 +113,7 @@ def gender_ratio(
   num_labels = len(_gender_polarity.GENDER_LABELS)
   _validate.check_in_range("label", label, num_labels)
   _validate.check_in_range("group", group, num_groups)
+  _validate.check_weights("weights", weights)
   weight = jnp.ones(label.shape) if weights is None else jnp.asarray(weights)
   cell = jnp.asarray(group) * num_labels + jnp.asarray(label)
   table = jnp.reshape(
@@ -197,21 +198,31 @@ def gender_ratio_noise(
   *,
   key: Key[Array, ""],
   num: int = 20_000,
+  zero_policy: str = "zero",
+  smoothing: float = 0.0,
 ) -> RatioNoise:
   """Simulates ratios when every gendered text is female with probability 1/2.
+
+  Give it the options of the `gender_ratio` that it stands beside: where small
+  groups are left out as "nan", or smoothed, balanced texts get more, too.
 
   Args:
     num_gendered: Female plus male texts of each group; groups without any are
       left out of the mean and the minimum.
     key: Typed key.
     num: Simulations.
+    zero_policy: As in `gender_ratio`.
+    smoothing: As in `gender_ratio`.
 
   Returns:
-    The noise floor; all nan with n = 0 if no group has a gendered text.
+    The noise floor; all nan if no group can have a ratio, with n = 0 if none
+    has a gendered text.
 
   Raises:
-    ValueError: If a count is negative.
+    ValueError: If a count is negative or an option is unknown.
   """
+  _validate.check_choice("zero_policy", zero_policy, ("zero", "nan"))
+  _validate.check_at_least("smoothing", smoothing, 0)
   _validate.check_at_least("num", num, 1)
   sizes = np.asarray(num_gendered).astype(np.int64)
   _validate.check_at_least("num_gendered", int(sizes.min(initial=0)), 0)
@@ -229,10 +240,18 @@ def gender_ratio_noise(
     )
   generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
   female = generator.binomial(sizes[some], 0.5, size=(num, some.sum()))
-  male = sizes[some] - female
-  ratio = np.minimum(female, male) / np.maximum(female, male)
-  expected[some] = ratio.mean(0)
-  mean, minimum = ratio.mean(1), ratio.min(1)
+  low = np.minimum(female, sizes[some] - female)
+  ratio = (low + smoothing) / (sizes[some] - low + smoothing)
+  known = (ratio > 0) | (zero_policy == "zero")
+  with np.errstate(invalid="ignore", divide="ignore"):
+    expected[some] = np.where(known, ratio, 0).sum(0) / known.sum(0)
+    mean = np.where(known, ratio, 0).sum(1) / known.sum(1)
+  minimum = np.where(known, ratio, np.inf).min(1)
+  # A simulation in which no group has a ratio is left out.
+  mean, minimum = (
+    part[known.any(1)] if known.any() else np.full(1, np.nan)
+    for part in (mean, minimum)
+  )
   return RatioNoise(
     mean=float(mean.mean()),
     mean_low=float(np.quantile(mean, 0.05)),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from trustjax.fairness import _ratios, _validate
+from trustjax.fairness import _linear_association, _ratios, _validate
 from trustjax.fairness._validate import AnyArray
 
 
@@ -168,10 +168,7 @@ def group_rates(
   _validate.check_binary("y_true", y_true, mask)
   _validate.check_binary("y_pred", y_pred, mask)
   _validate.check_in_range("group", group, num_groups, mask)
-  if weights is not None:
-    _validate.check_finite("weights", weights, mask)
-    if _validate.is_known(weights) and (np.asarray(weights) < 0).any():
-      raise ValueError("weights: got a negative weight; allowed are >= 0")
+  _validate.check_weights("weights", weights, mask)
   keep = jnp.ones(group.shape, bool) if mask is None else jnp.asarray(mask)
   weight = jnp.ones(group.shape) if weights is None else jnp.asarray(weights)
   cell = (
@@ -218,8 +215,9 @@ def group_gaps(
     Paper: demographic parity, equal opportunity and equalized odds of Hardt
       et al. 2016; FPED and FNED of Dixon et al. 2018.
     Public code: fairlearn's `*_difference` and `*_ratio`, with both methods
-      and both aggregations of equalized odds.
-    Here: the same; nan, not 0, where a rate is undefined.
+      and both aggregations of equalized odds. Where one of the two ratios of
+      the latter is 0 / 0 it returns the other, or nan, by which comes first.
+    Here: the same; nan, not 0, where a rate is undefined or a ratio is 0 / 0.
     Verdict: faithful.
 
   Args:
@@ -368,15 +366,12 @@ def class_gaps(
   share = _ratios.ratio_or_nan(n[:, 1], n.sum(-1))
   known = jnp.isfinite(gap)
   num_known = jnp.sum(known, dtype=gap.dtype)
-  kept_gap, kept_share = jnp.where(known, gap, 0), jnp.where(known, share, 0)
-  away_gap = jnp.where(known, gap - kept_gap.sum() / num_known, 0)
-  away_share = jnp.where(known, share - kept_share.sum() / num_known, 0)
-  spread = jnp.sqrt(jnp.sum(away_gap**2) * jnp.sum(away_share**2))
+  squares = jnp.sum(jnp.where(known, gap, 0) ** 2)
   return ClassGaps(
     gap=gap,
     share=share,
-    rms=jnp.sqrt(_ratios.ratio_or_nan(jnp.sum(kept_gap**2), num_known)),
-    correlation=_ratios.ratio_or_nan(jnp.sum(away_gap * away_share), spread),
+    rms=jnp.sqrt(_ratios.ratio_or_nan(squares, num_known)),
+    correlation=_linear_association.pearson(gap, share, known),
     n=n,
   )
 

@@ -114,7 +114,8 @@ def weat_pvalue(
 
   Raises:
     ValueError: If an option is unknown, `n_x` leaves a set empty, a leaning is
-      not finite, or sampling is needed and there is no key.
+      not finite, a given partition is none, or sampling is needed and there is
+      no key.
   """
   _validate.check_choice("tie", tie, ("strict", "conservative"))
   _validate.check_choice("alternative", alternative, ("greater", "two_sided"))
@@ -189,6 +190,8 @@ def _count(statistic, observed, tie, alternative, tolerance):
 
 
 def _check_partitions(rows, num_words, n_x):
+  if not len(rows):
+    raise ValueError("partitions: got none; at least one is needed")
   if rows.shape[1] != n_x:
     raise ValueError(
       f"partitions: got {rows.shape[1]} words a row; it must be n_x = {n_x}"

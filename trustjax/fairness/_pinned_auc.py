@@ -47,6 +47,7 @@ def pinned_auc_gaps(
     Dixon et al., AIES 2018.
   """
   _validate.check_same_shape(scores=scores, labels=labels, mask=mask)
+  _bias_aucs.check_rows(groups, scores)
   _validate.check_finite("scores", scores, mask)
   _validate.check_binary("labels", labels, mask)
   weight = _bias_aucs.record_weights(scores.shape, None, mask)

@@ -54,7 +54,7 @@ class PredictionSensitivity:
   across models compare `relative`.
 
   Attributes:
-    value: Sensitivity P of each record.
+    value: Sensitivity P of each record; nan without a token that counts.
     per_token: What each token adds to it; 0 where masked.
     token_weight: How much protected status each token carries, summing to 1
       over a record if v was normalised.
@@ -252,7 +252,11 @@ def _sensitivity(arrays, class_fn, psm_fn, way, options):
   )
   per_token, token_weight = accumulate(coordinates)
   flat, _ = accumulate(jnp.where(keep, jnp.ones_like(embeds), 0.0))
-  value, uniform = jnp.sum(per_token, axis=1), jnp.sum(flat, axis=1)
+  n = jnp.sum(counts, axis=1)
+  value, uniform = (
+    jnp.where(n > 0, jnp.sum(part, axis=1), jnp.nan)
+    for part in (per_token, flat)
+  )
   some = uniform > 0
   return {
     "value": value,
@@ -260,7 +264,7 @@ def _sensitivity(arrays, class_fn, psm_fn, way, options):
     "token_weight": token_weight,
     "uniform": uniform,
     "relative": jnp.where(some, value / jnp.where(some, uniform, 1), jnp.nan),
-    "n": jnp.sum(counts, axis=1),
+    "n": n,
   }
 
 
@@ -339,7 +343,7 @@ def _norm(array):
   their squares would vanish, and with them the weights that are normalised.
   """
   size = jnp.max(jnp.abs(array), axis=-1)
-  some = size > 0
+  some = size != 0  # Of a nan, too, which must not become 0.
   scale = jnp.where(some, size, 1.0)
   squares = jnp.sum(jnp.square(array / scale[..., None]), axis=-1)
   return jnp.where(some, scale * jnp.sqrt(jnp.where(some, squares, 1.0)), 0.0)

@@ -100,7 +100,8 @@ class PermutationNull:
 
   Attributes:
     estimate: The statistic of the data.
-    p_value: (1 + number of shuffles at least as large) / (1 + num).
+    p_value: (1 + number of shuffles at least as large) / (1 + num); shuffles
+      without a value do not count, and it is nan where the estimate is.
     mean: Mean of the statistic over shuffles: the noise floor of a gap.
     high: Its 95 % point.
     replicates: The statistic of every shuffle, leading axis [num].
@@ -246,8 +247,11 @@ def permutation_null(
     estimate = estimate.astype(jnp.result_type(float))
     replicates = replicates.astype(estimate.dtype)
     least = estimate - 1e-6 * jnp.abs(estimate)
-    as_large = replicates >= least[None]
-    return (1 + jnp.sum(as_large, axis=0, dtype=float)) / (1 + num)
+    as_large = jnp.sum(replicates >= least[None], axis=0, dtype=float)
+    known = jnp.sum(~jnp.isnan(replicates), axis=0, dtype=float)
+    share = (1 + as_large) / (1 + known)
+    # An undefined statistic is not an extreme one.
+    return jnp.where(jnp.isnan(estimate) | (known == 0), jnp.nan, share)
 
   p_value = jax.tree.map(share_as_large, replicates, estimate)
   return PermutationNull(

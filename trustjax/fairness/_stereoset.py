@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Real
 
-from trustjax.fairness import _queries, _ratios, _resampling, _validate
+from trustjax.fairness import (
+  _ordinal,
+  _queries,
+  _ratios,
+  _resampling,
+  _validate,
+)
 from trustjax.fairness._validate import AnyArray
 
 _BLANK = "BLANK"
@@ -95,9 +101,10 @@ def stereoset(
   _validate.check_choice("level", level, ("macro", "micro"))
   _validate.check_at_least("num_targets", num_targets, 1)
   _validate.check_same_shape(target_id=target_id, mask=mask)
-  if scores.shape[0] != target_id.shape[0]:
+  if scores.shape != (*target_id.shape, 3):
     raise ValueError(
-      f"scores: got {scores.shape[0]} clusters for {target_id.shape[0]} targets"
+      f"scores: got shape {list(scores.shape)}; it must be"
+      f" [{target_id.shape[0]}, 3], as there are {target_id.shape[0]} targets"
     )
   keep = jnp.ones(target_id.shape, bool) if mask is None else jnp.asarray(mask)
   _validate.check_finite(
@@ -108,8 +115,9 @@ def stereoset(
     else None,
   )
   _validate.check_in_range("target_id", target_id, num_targets, mask)
+  scores = jnp.asarray(_ordinal.ordinal(scores))
   stereotype, anti, unrelated = (
-    jnp.where(keep, jnp.asarray(scores)[:, i], 0) for i in range(3)
+    jnp.where(keep, scores[:, i], 0) for i in range(3)
   )
   target = jnp.where(keep, jnp.asarray(target_id), num_targets)
 

@@ -96,6 +96,22 @@ def check_binary(field: str, array: Any, where: Any = None) -> None:
     )
 
 
+def check_weights(field: str, weights: Any, where: Any = None) -> None:
+  """Raises ValueError unless every weight (that counts) is finite and >= 0."""
+  if weights is None or not is_known(weights, where):
+    return
+  check_finite(field, weights, where)
+  bad = np.asarray(weights) < 0
+  if where is not None:
+    bad &= np.asarray(where)
+  if bad.any():
+    index = tuple(int(i) for i in np.argwhere(bad)[0])
+    raise ValueError(
+      f"{field}{list(index)}: got {np.asarray(weights)[index]}, a negative"
+      " weight; allowed are >= 0"
+    )
+
+
 def check_same_shape(**arrays: Any) -> None:
   """Raises ValueError unless all given arrays have one shape."""
   shapes = {
