@@ -21,7 +21,7 @@ import numpy as np
 
 from experiments._benchmarks import _step_record
 from experiments._binary import _config_flags, _console
-from experiments._federated import _contestants
+from experiments._federated import _contestants, _settings
 from trustjax import reporting, training
 
 _COLUMNS = (
@@ -52,14 +52,14 @@ def check(config: _config_flags.Config) -> None:
 
 
 def make_methods(
-  config: _config_flags.Config, setting: _contestants.Setting
+  config: _config_flags.Config, setting: _settings.Setting
 ) -> tuple[list[_contestants.Method], dict[str, str]]:
   """The methods of a setting, and the peers that are left out with reason."""
   ours = [_contestants.floor_method(setting)]
   for name in ("auto", *config.backends):
     fields: dict[str, Any] = {"backend": name}
     if name == "vmap" and config.chunk_size is not None:
-      fields["chunk_size"] = min(config.chunk_size, setting.num_clients)
+      fields["chunk_size"] = even_chunk(setting.num_clients, config.chunk_size)
     ours.append(_contestants.our_method(setting, name, **fields))
   for placement in config.placements:
     ours.append(
@@ -69,6 +69,11 @@ def make_methods(
     )
   peers, skipped = _contestants.make_peers(setting, config.peers)
   return ours + peers, skipped
+
+
+def even_chunk(num_clients: int, most: int) -> int:
+  """The chunk of at most so many clients that leaves the fewest slots empty."""
+  return -(-num_clients // -(-num_clients // most))
 
 
 def race(
@@ -206,7 +211,7 @@ def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   raced, notes = {}, {}
   for fields in config.settings:
     fields = dict(fields)
-    setting = _contestants.make_setting(
+    setting = _settings.make_setting(
       fields.pop("model"),
       fields.pop("num_clients"),
       **(config.data.to_dict() | fields),

@@ -14,8 +14,6 @@ from trustjax import models, privacy
 Setting = _methods.Setting
 Method = _methods.Method
 
-_COMPUTE_DTYPES = ("float32", "bfloat16")
-
 
 def make_setting(
   label: str,
@@ -53,11 +51,6 @@ def make_setting(
   Raises:
     ValueError: Unknown `compute_dtype` or `optimizer`, or an impossible field.
   """
-  if compute_dtype not in _COMPUTE_DTYPES:
-    raise ValueError(
-      f"compute_dtype: got {compute_dtype!r}; allowed are"
-      f" {list(_COMPUTE_DTYPES)}"
-    )
   if model in models.language_model_names():
     setting = _language_setting(
       label, model, batch_size, length, vocab_size, fields
@@ -90,14 +83,7 @@ def make_setting(
 
 def _in_precision(setting, compute_dtype):
   """The setting with a loss that computes on rounded parameters."""
-  if compute_dtype == "float32":
-    return setting
-
-  def loss_fn(params, example, key):
-    rounded = jax.tree.map(lambda leaf: leaf.astype(compute_dtype), params)
-    loss, aux = setting.loss_fn(rounded, example, key)
-    return loss.astype(jnp.float32), aux
-
+  loss_fn = models.in_precision(setting.loss_fn, compute_dtype)
   return dataclasses.replace(setting, loss_fn=loss_fn)
 
 

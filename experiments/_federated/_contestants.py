@@ -16,8 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments._federated import _flower_simulation, _torch_twins
-from trustjax import federated, models
+from experiments._federated import (
+  _flower_simulation,
+  _settings,
+  _torch_twins,
+)
+from trustjax import federated
 
 _KEY = 0
 _NEEDS = {
@@ -26,36 +30,6 @@ _NEEDS = {
   "flower": ("torch", "flwr", "ray"),
 }
 PEERS = tuple(_NEEDS)
-_SCORED = 64  # Records of the loss that all methods must agree on.
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Setting:
-  """A model and a cohort.
-
-  Attributes:
-    key: For records, such as "mean_pool_m100".
-    model_name: Name of the model.
-    num_clients: Clients of a round.
-    num_intents: Intents.
-    batch_size: Examples of a local step.
-    learning_rate: Of the clients' SGD.
-    params: First parameters.
-    loss_fn: Loss of one record.
-    store: The registered clients; all hold equally many records.
-    scored: Records that the final loss is taken on.
-  """
-
-  key: str
-  model_name: str
-  num_clients: int
-  num_intents: int
-  batch_size: int
-  learning_rate: float
-  params: Any
-  loss_fn: Callable
-  store: federated.ClientStore
-  scored: dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,86 +50,13 @@ class Method:
   close: Callable[[], None] = lambda: None
 
 
-def make_setting(
-  model: str,
-  num_clients: int,
-  *,
-  registered: int,
-  examples_per_client: int,
-  length: int,
-  vocab_size: int,
-  num_intents: int,
-  num_slots: int,
-  batch_size: int,
-  learning_rate: float,
-  **fields,
-) -> Setting:
-  """Random records on clients of equal size.
-
-  Args:
-    model: Name of the model.
-    num_clients: Clients of a round.
-    registered: Clients registered; at least those of a round are.
-    examples_per_client: Records that each holds.
-    length: Tokens of a record, without padding.
-    vocab_size: Words.
-    num_intents: Intents.
-    num_slots: Slot labels.
-    batch_size: Examples of a local step.
-    learning_rate: Of the clients' SGD.
-    **fields: Further fields of the model.
-
-  Returns:
-    The setting.
-
-  Raises:
-    ValueError: A field is impossible.
-  """
-  built = models.make_model(
-    model,
-    vocab_size=vocab_size,
-    num_intents=num_intents,
-    num_slots=num_slots,
-    max_length=length,
-    **fields,
-  )
-  rng = np.random.default_rng(0)
-  clients = max(registered, num_clients)
-
-  def records(count):
-    return {
-      "tokens": rng.integers(2, vocab_size, (count, length), np.int32),
-      "mask": np.ones((count, length), bool),
-      "intent": rng.integers(0, num_intents, count, np.int32),
-      "slots": rng.integers(0, num_slots, (count, length), np.int32),
-    }
-
-  total = clients * examples_per_client
-  return Setting(
-    key=f"{model}_m{num_clients}",
-    model_name=model,
-    num_clients=num_clients,
-    num_intents=num_intents,
-    batch_size=batch_size,
-    learning_rate=learning_rate,
-    params=jax.jit(built.init)(jax.random.key(1)),
-    loss_fn=models.losses.joint_loss(built),
-    store=federated.ClientStore(
-      examples=records(total),
-      indices=np.arange(total),
-      offsets=np.arange(clients + 1) * examples_per_client,
-    ),
-    scored=records(_SCORED),
-  )
-
-
 @functools.cache
 def _root_key():
   """Key of the run, made once, as a training loop does."""
   return jax.random.key(_KEY)
 
 
-def draw(setting: Setting, round: int) -> federated.Cohort:
+def draw(setting: _settings.Setting, round: int) -> federated.Cohort:
   """The cohort of a round with its data, the same for every method."""
   cohort = federated.select_clients(
     _root_key(),
@@ -168,7 +69,7 @@ def draw(setting: Setting, round: int) -> federated.Cohort:
   )
 
 
-def our_method(setting: Setting, name: str, **execution) -> Method:
+def our_method(setting: _settings.Setting, name: str, **execution) -> Method:
   """FedAvg under one of our backends.
 
   Args:
@@ -191,19 +92,14 @@ def our_method(setting: Setting, name: str, **execution) -> Method:
     )
     jax.block_until_ready((holder[0], metrics))
 
-  @jax.jit
-  def mean_loss(params):
-    losses = jax.vmap(lambda record: setting.loss_fn(params, record, None)[0])(
-      setting.scored
-    )
-    return jnp.mean(losses)
-
   return Method(
-    name=name, run=run, loss=lambda: float(mean_loss(holder[0].params))
+    name=name,
+    run=run,
+    loss=lambda: float(setting.mean_loss(holder[0].params)),
   )
 
 
-def floor_method(setting: Setting) -> Method:
+def floor_method(setting: _settings.Setting) -> Method:
   """As many local steps as a round has, in one loop on one client's data.
 
   Nothing is selected, fetched, copied, differenced or averaged: no simulation
@@ -237,7 +133,7 @@ def floor_method(setting: Setting) -> Method:
 
 
 def make_peers(
-  setting: Setting, names: Sequence[str]
+  setting: _settings.Setting, names: Sequence[str]
 ) -> tuple[list[Method], dict[str, str]]:
   """The peers that are installed.
 
@@ -264,20 +160,22 @@ def make_peers(
   return methods, skipped
 
 
+def _make_twin(setting):
+  return _torch_twins.make_twin(
+    setting.model_name, setting.params, **setting.twin_fields
+  )
+
+
 def _scored_loss(setting, twin):
   torch = _torch_twins.import_torch()
-  scored = {
-    name: torch.as_tensor(setting.scored[name], dtype=torch.long)
-    for name in ("tokens", "slots", "intent")
-  }
+  scored = _torch_twins.as_tensors(setting.scored, setting.fields)
 
   def loss():
+    twin.eval()
     with torch.no_grad():
-      return float(
-        _torch_twins.joint_loss(
-          twin(scored["tokens"]), scored["slots"], scored["intent"]
-        )
-      )
+      found = float(_torch_twins.batch_loss(twin, *scored))
+    twin.train()
+    return found
 
   return loss
 
@@ -285,18 +183,13 @@ def _scored_loss(setting, twin):
 def _torch_loop(setting) -> Method:
   """A plain loop over clients and batches, as most code is written."""
   torch = _torch_twins.import_torch()
-  twin = _torch_twins.make_twin(
-    setting.model_name, setting.params, num_intents=setting.num_intents
-  )
+  twin = _make_twin(setting)
   trained = [p for p in twin.parameters() if p.requires_grad]
 
   def run(round):
     cohort = draw(setting, round)
     data: Any = cohort.data
-    examples = {
-      name: torch.from_numpy(data.examples[name]).long()
-      for name in ("tokens", "slots", "intent")
-    }
+    examples = _torch_twins.as_tensors(data.examples, setting.fields)
     live = np.any(data.valid, axis=-1)
     start = [p.detach().clone() for p in trained]
     total = [torch.zeros_like(p) for p in start]
@@ -307,11 +200,9 @@ def _torch_loop(setting) -> Method:
       optimizer = torch.optim.SGD(trained, lr=setting.learning_rate)
       for i in np.flatnonzero(live[slot]):
         count = int(data.valid[slot, i].sum())  # The last may be short.
-        batch = {name: leaf[slot, i, :count] for name, leaf in examples.items()}
+        batch = [leaf[slot, i, :count] for leaf in examples]
         optimizer.zero_grad()
-        _torch_twins.joint_loss(
-          twin(batch["tokens"]), batch["slots"], batch["intent"]
-        ).backward()
+        _torch_twins.batch_loss(twin, *batch).backward()
         optimizer.step()
       weight = float(cohort.weights[slot])
       with torch.no_grad():
@@ -345,27 +236,15 @@ def _pfl(setting) -> Method:
   from pfl.model.pytorch import PyTorchModel  # pyright: ignore
 
   torch = _torch_twins.import_torch()
-  twin = _torch_twins.make_twin(
-    setting.model_name, setting.params, num_intents=setting.num_intents
-  )
-
-  def loss(tokens, slots, intent):
-    return _torch_twins.joint_loss(twin(tokens), slots, intent)
-
-  twin.loss = loss
+  twin = _make_twin(setting)
+  twin.loss = functools.partial(_torch_twins.batch_loss, twin)
   twin.metrics = lambda *data: {}
-  tensors = {
-    name: torch.as_tensor(setting.store.examples[name], dtype=torch.long)
-    for name in ("tokens", "slots", "intent")
-  }
+  tensors = _torch_twins.as_tensors(setting.store.examples, setting.fields)
   offsets = setting.store.offsets
 
   def user_data(user):
     part = slice(int(offsets[user]), int(offsets[user + 1]))
-    return Dataset(
-      [tensors[name][part] for name in ("tokens", "slots", "intent")],
-      user_id=user,
-    )
+    return Dataset([tensor[part] for tensor in tensors], user_id=user)
 
   rng = np.random.default_rng(0)
   chosen: list[int] = []

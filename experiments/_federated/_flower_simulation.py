@@ -31,14 +31,16 @@ class Job:
 
   Attributes:
     model_name: Of the twin.
-    num_intents: Intents.
+    twin_fields: Of `make_twin`, as pairs.
+    fields: Arrays of a record that the twin reads.
     batch_size: Examples of a local step.
     learning_rate: Of SGD.
     folder: Where data.npz and params.npy are.
   """
 
   model_name: str
-  num_intents: int
+  twin_fields: tuple[tuple[str, Any], ...]
+  fields: tuple[str, ...]
   batch_size: int
   learning_rate: float
   folder: str
@@ -65,7 +67,7 @@ class Simulation:
     self._requests: queue.Queue = queue.Queue()
     self._replies: queue.Queue = queue.Queue()
     self.twin = _torch_twins.make_twin(
-      job.model_name, params, num_intents=job.num_intents
+      job.model_name, params, **dict(job.twin_fields)
     )
     self._folder = job.folder
     self._thread = threading.Thread(
@@ -158,7 +160,8 @@ def start(setting: Any) -> Simulation:
   """The simulation of a benchmark's setting, in a folder of its own."""
   job = Job(
     model_name=setting.model_name,
-    num_intents=setting.num_intents,
+    twin_fields=tuple(setting.twin_fields.items()),
+    fields=setting.fields,
     batch_size=setting.batch_size,
     learning_rate=setting.learning_rate,
     folder=tempfile.mkdtemp(prefix="flower_"),
@@ -169,11 +172,10 @@ def start(setting: Any) -> Simulation:
 def _write(job, params, store):
   folder = pathlib.Path(job.folder)
   np.save(folder / "params.npy", np.array(params, object), allow_pickle=True)
-  fields = ("tokens", "slots", "intent")
   np.savez(
     folder / "data.npz",
     offsets=store.offsets,
-    **{name: store.examples[name] for name in fields},
+    **{name: store.examples[name] for name in job.fields},
   )
 
 
@@ -186,13 +188,8 @@ def _load(job):
   params = np.load(folder / "params.npy", allow_pickle=True).item()
   with np.load(folder / "data.npz") as arrays:
     offsets = arrays["offsets"]
-    tensors = [
-      torch.as_tensor(arrays[name]).long()
-      for name in ("tokens", "slots", "intent")
-    ]
-  twin = _torch_twins.make_twin(
-    job.model_name, params, num_intents=job.num_intents
-  )
+    tensors = _torch_twins.as_tensors(arrays, job.fields)
+  twin = _torch_twins.make_twin(job.model_name, params, **dict(job.twin_fields))
   return twin, tensors, offsets
 
 
@@ -215,9 +212,9 @@ def _train(job, message, context):
   optimizer = torch.optim.SGD(trained, lr=job.learning_rate)
   for start in range(first, last, job.batch_size):
     part = slice(start, min(start + job.batch_size, last))
-    tokens, slots, intent = (tensor[part] for tensor in tensors)
     optimizer.zero_grad()
-    _torch_twins.joint_loss(twin(tokens), slots, intent).backward()
+    batch = (tensor[part] for tensor in tensors)
+    _torch_twins.batch_loss(twin, *batch).backward()
     optimizer.step()
   return Message(
     content=RecordDict(

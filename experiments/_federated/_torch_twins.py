@@ -1,17 +1,19 @@
 """PyTorch twins of the federated benchmark's models, with the same weights.
 
 Plain modules as a PyTorch user would write them: `nn.LSTM`, scaled dot-product
-attention, embedding tables. Their parameters are copied from the JAX model, so
-that both start at the same place and a round must end at the same place.
+attention, `nn.Conv2d`, embedding tables. Their parameters are copied from the
+JAX model, so that both start at the same place and a round must end at the same
+place.
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-MODELS = ("logistic", "mean_pool", "bilstm", "transformer")
+MODELS = ("logistic", "mean_pool", "bilstm", "transformer", "cnn")
 _HEADS = 4
 
 
@@ -23,13 +25,17 @@ def import_torch() -> Any:
   return torch
 
 
-def make_twin(name: str, params: Any, *, num_intents: int) -> Any:
-  """A module whose forward maps tokens to (slot logits, intent logits).
+def make_twin(name: str, params: Any, **fields) -> Any:
+  """A module from the first array of a batch to scores.
+
+  Taggers map tokens to (slot logits, intent logits), the classifier of images
+  maps images to logits.
 
   Args:
     name: One of `MODELS`; records have no padding.
     params: Parameters of the JAX model.
-    num_intents: Intents; the other outputs are slot labels.
+    **fields: Of a tagger `num_intents` (the other outputs are slot labels), of
+      "cnn" `feature_dropout` and `hidden_dropout`.
 
   Returns:
     The module.
@@ -39,14 +45,24 @@ def make_twin(name: str, params: Any, *, num_intents: int) -> Any:
   """
   numbers = jax.tree.map(np.asarray, params)
   makers = {
-    "logistic": lambda: _logistic(numbers, num_intents),
+    "logistic": lambda: _logistic(numbers, **fields),
     "mean_pool": lambda: _mean_pool(numbers),
     "bilstm": lambda: _bilstm(numbers),
     "transformer": lambda: _transformer(numbers),
+    "cnn": lambda: _cnn(numbers, **fields),
   }
   if name not in makers:
     raise ValueError(f"model: got {name!r}; allowed are {list(MODELS)}")
   return makers[name]()
+
+
+def as_tensors(
+  arrays: Mapping[str, np.ndarray], fields: Sequence[str]
+) -> list[Any]:
+  """The named arrays as tensors; whole numbers but pixels become int64."""
+  torch = import_torch()
+  tensors = [torch.as_tensor(arrays[field]) for field in fields]
+  return [t if t.dtype == torch.uint8 else t.long() for t in tensors]
 
 
 def _tensor(array):
@@ -200,11 +216,66 @@ def _transformer(numbers):
   return Transformer()
 
 
-def joint_loss(outputs: Any, slots: Any, intent: Any) -> Any:
-  """Mean over records of the intent's and the mean slot's cross-entropy."""
+def _cnn(numbers, feature_dropout, hidden_dropout):
+  """pfl-research's network for CIFAR-10, in its order of layers."""
   torch = import_torch()
-  slot_logits, intent_logits = outputs
-  cross_entropy = torch.nn.functional.cross_entropy
-  return cross_entropy(intent_logits, intent) + cross_entropy(
-    slot_logits.flatten(0, 1), slots.flatten()
-  )
+  nn = torch.nn
+
+  def convolution(fields):
+    # Our windows run over rows, columns and channels, and so do the images
+    # behind the last convolution; PyTorch's channels come first.
+    window = fields["kernel"].reshape(3, 3, -1, fields["bias"].size)
+    layer = nn.Conv2d(window.shape[2], window.shape[3], kernel_size=3)
+    layer.weight.data = _tensor(window.transpose(3, 2, 0, 1))
+    layer.bias.data = _tensor(fields["bias"])
+    return layer
+
+  first, second = (convolution(numbers[key]) for key in ("first", "second"))
+  hidden, head = (_linear(numbers[key]) for key in ("hidden", "head"))
+  rows, channels = hidden.weight.data, second.out_channels
+  side = round((rows.shape[1] / channels) ** 0.5)
+  rows = rows.reshape(-1, side, side, channels).permute(0, 3, 1, 2)
+  hidden.weight.data = rows.flatten(1).contiguous()
+
+  class Cnn(nn.Module):
+    def __init__(self):
+      super().__init__()
+      self.layers = nn.Sequential(
+        first,
+        nn.ReLU(),
+        second,
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout(feature_dropout),
+        nn.Flatten(),
+        hidden,
+        nn.ReLU(),
+        nn.Dropout(hidden_dropout),
+        head,
+      )
+
+    def forward(self, images):
+      return self.layers(images.permute(0, 3, 1, 2).float() / 255)
+
+  return Cnn()
+
+
+def batch_loss(twin: Any, inputs: Any, *labels: Any) -> Any:
+  """Mean loss of a batch.
+
+  Args:
+    twin: From `make_twin`.
+    inputs: What it reads.
+    *labels: Slots and intents for a tagger, else classes.
+
+  Returns:
+    The cross-entropy, of a tagger the intent's plus the mean slot's.
+  """
+  cross_entropy = import_torch().nn.functional.cross_entropy
+  scores = twin(inputs)
+  if isinstance(scores, tuple):
+    slots, intent = labels
+    return cross_entropy(scores[1], intent) + cross_entropy(
+      scores[0].flatten(0, 1), slots.flatten()
+    )
+  return cross_entropy(scores, *labels)

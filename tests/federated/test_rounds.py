@@ -78,6 +78,13 @@ def test_every_execution_gives_what_the_loop_gives(name, execution):
   )
 
 
+def test_scaffold_remembers_only_who_took_part():
+  state, _ = run(ALGORITHMS["scaffold"], 1, backend="loop")
+  moved = np.flatnonzero(np.any(np.asarray(state.memory["w"]) != 0, axis=1))
+  assert 0 < moved.size < task.NUM_CLIENTS
+  assert sorted(moved) == sorted(task.cohort().ids[task.cohort().valid])
+
+
 def test_the_loop_is_what_a_person_would_write():
   """Two rounds of FedAvg with SGD, without a line of the room's machinery."""
   state, metrics = run(SGD, backend="loop")
@@ -157,7 +164,10 @@ def test_a_cohort_without_clients_only_counts_the_round():
 
 @pytest.mark.parametrize(
   "backend",
-  ["loop", "scan", pytest.param("vmap", marks=pytest.mark.slow)],
+  [
+    "scan",
+    *(pytest.param(b, marks=pytest.mark.slow) for b in ("loop", "vmap")),
+  ],
 )
 def test_a_client_that_diverges_is_dropped_and_counted(backend):
   algorithm, cohort = SGD, task.cohort()
@@ -175,7 +185,11 @@ def test_a_client_that_diverges_is_dropped_and_counted(backend):
   np.testing.assert_allclose(task.flat(got), task.flat(want), rtol=1e-5)
 
 
-def test_steps_that_nobody_takes_leave_the_optimiser_alone():
+# A client after the other takes its own steps only; side by side all go on.
+@pytest.mark.parametrize(
+  "backend", ["vmap", pytest.param("scan", marks=pytest.mark.slow)]
+)
+def test_steps_that_nobody_takes_leave_the_optimiser_alone(backend):
   """Momentum moves on a zero gradient; a client of one step must not."""
   optimizer = optax.sgd(0.01, momentum=0.9)
   algorithm = federated.fedavg(task.loss_fn, optimizer)
@@ -197,14 +211,11 @@ def test_steps_that_nobody_takes_leave_the_optimiser_alone():
     )
     return cohort.replace(weights=(cohort.ids == 0).astype(np.float32))
 
-  for backend in ("scan", "vmap"):
-    ours, _ = run(algorithm, 1, lambda r: one_client(r, small), backend=backend)
-    theirs, _ = run(
-      algorithm, 1, lambda r: one_client(r, alone), backend="loop"
-    )
-    np.testing.assert_allclose(
-      task.flat(ours.params), task.flat(theirs.params), rtol=1e-6
-    )
+  theirs, _ = run(algorithm, 1, lambda r: one_client(r, alone), backend="loop")
+  ours, _ = run(algorithm, 1, lambda r: one_client(r, small), backend=backend)
+  np.testing.assert_allclose(
+    task.flat(ours.params), task.flat(theirs.params), rtol=1e-6
+  )
 
 
 def test_randomness_depends_on_seed_round_and_client():

@@ -126,6 +126,85 @@ def test_without_noise_it_is_the_clipped_sum_over_a_constant():
   assert float(metrics.clipped_share) > 0.5
 
 
+LONG = 500_000
+
+
+def hard_updates():
+  """Updates of half a million entries whose float32 norm may fall short."""
+  rng = np.random.default_rng(0)
+  # Every term of the sum rounds the same way.
+  equal = np.full(LONG, 0.3, np.float32)
+  # Squares that are too small to move the sum once the first is in it.
+  one_large = np.full(LONG, 0.99, np.float32)
+  one_large[0] = 4096
+  # Squares whose sum is no float32 number.
+  opposed = np.float32(1e17) * rng.choice([-1, 1], LONG).astype(np.float32)
+  # Longer than the clip norm by less than a float32 number can tell.
+  low, high = np.float32(LONG**-0.5 * np.array([1 - 1e-6, 1 + 1e-6]))
+  at_bound = np.full(LONG, low)
+  missing = 1 - LONG * np.float64(low) ** 2
+  step = np.float64(high) ** 2 - np.float64(low) ** 2
+  at_bound[: int(missing / step) + 5000] = high
+  excess = np.linalg.norm(at_bound.astype(np.float64)) - 1
+  assert 0 < excess < 2**-25
+  return np.stack([equal, one_large, opposed, at_bound])
+
+
+@pytest.fixture(scope="module")
+def hard_cohort():
+  """(plan without noise, a cohort of four users with these updates)."""
+  here = plan(
+    num_users=4,
+    cohort_size=4,
+    noise_multiplier=0.0,
+    rule=privacy.ThresholdClip(clip_norm=1.0),
+  )
+  store = federated.ClientStore(
+    examples={"g": hard_updates()}, indices=np.arange(4), offsets=np.arange(5)
+  )
+  cohort = here.select_clients(task.KEY, 0, store.activity)
+  return here, store.fetch(cohort, batch_size=1, seed=0, round=0)
+
+
+def execution(*marks, **fields):
+  return pytest.param(
+    fields, id="-".join(map(str, fields.values())), marks=marks
+  )
+
+
+@pytest.mark.parametrize(
+  "execution",
+  [
+    execution(backend="loop"),
+    execution(backend="vmap", chunk_size=2),
+    execution(backend="scan", devices="pmap", num_devices=2),
+    execution(pytest.mark.slow, backend="scan"),
+    execution(
+      pytest.mark.slow, backend="vmap", devices="shard_map", num_devices=2
+    ),
+  ],
+)
+def test_what_a_user_adds_is_never_longer_than_the_clip_norm(
+  hard_cohort, execution
+):
+  here, cohort = hard_cohort
+  algorithm = federated.fedavg(
+    lambda params, example, key: (jnp.vdot(params["w"], example["g"]), {}),
+    optax.sgd(1.0),
+  )
+  state = algorithm.init({"w": jnp.zeros(LONG)})
+  for slot in np.flatnonzero(cohort.valid):
+    alone = cohort.replace(valid=np.arange(cohort.valid.size) == slot)
+    after, metrics = federated.run_private_round(
+      algorithm, state, alone, task.KEY, here, **execution
+    )
+    # From zero, over four users: all of it exact.
+    added = 4 * np.asarray(after.params["w"], np.float64)
+    assert 1 - 3e-6 < np.linalg.norm(added) <= 1.0
+    assert int(metrics.num_nonfinite) == 0
+    assert float(metrics.clipped_share) == 1
+
+
 def test_noise_has_its_standard_deviation_and_a_round_of_its_own():
   """An empty cohort releases noise alone: z C / M a coordinate."""
   here = plan(noise_multiplier=2.0, num_rounds=2)

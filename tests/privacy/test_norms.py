@@ -130,6 +130,34 @@ def test_an_outer_vmap_keeps_float64(engine, group):
   np.testing.assert_allclose(got.norms[0], alone.norms, rtol=1e-6)
 
 
+def test_block_norms_are_never_too_short():
+  """By leaves and blocks, alone and under `vmap`, against long doubles."""
+  rng = np.random.default_rng(0)
+  scales = np.float32([1e-12, 0.1, 0.3, 1e17])[:, None]
+  update = {
+    "a": scales * np.ones((1, 100_000), np.float32),
+    "b": scales * rng.normal(size=(4, 3500)).astype(np.float32),
+    "c": scales[:, 0] * np.float32(3),
+  }
+  blocks = (1, 0, 1)
+
+  def exact(*leaves):
+    squares = [
+      np.square(np.longdouble(x)).reshape(4, -1).sum(1) for x in leaves
+    ]
+    return np.sqrt(sum(squares))
+
+  want = np.stack([exact(update["b"]), exact(update["a"], update["c"])], axis=1)
+  many = jax.jit(jax.vmap(lambda u: privacy.block_norms(u, blocks)))(update)
+  update = jax.tree.map(jnp.asarray, update)
+  one = jax.jit(
+    lambda i: privacy.block_norms(jax.tree.map(lambda x: x[i], update), blocks)
+  )
+  each = np.stack([one(i) for i in range(4)])
+  for got in (np.longdouble(many), np.longdouble(each)):
+    assert np.all(got >= want) and np.all(got <= want * (1 + 2e-7))
+
+
 def test_squares_outside_of_float32():
   """Squares of the left side are zero in float32, the product is not small."""
   left, right = np.full((2, 1), 1e-30), np.full((2, 2), 1e28)

@@ -3,6 +3,11 @@
 In this order, for every client: compress, clip, weigh, encode. Compression
 comes before clipping, since it may lengthen an update; the clip bounds what is
 summed. The server undoes the encoding after the sum.
+
+No block of a contribution is longer than the bound that its noise is scaled to:
+norms are taken from above, and a rule that rescales stays 1e-6 below the bound,
+where rounding its factor, the weight's product and each entry's can lift a
+contribution by 5 times 2^-24, or 3e-7.
 """
 
 import dataclasses
@@ -80,8 +85,9 @@ class Upload:
     blocks = (0,) * len(leaves)
     if self.rule is not None:
       blocks = self.rule.blocks(params)
-    norms = _block_norms(leaves, blocks)
-    norm = jnp.sqrt(jnp.sum(jnp.square(norms)))
+    norms = privacy.block_norms(leaves, blocks)
+    # Of one block it is the very number that the bound is compared with.
+    norm = norms[0] if len(norms) == 1 else privacy.block_norms(norms, (0,))[0]
     counted = valid & jnp.isfinite(norm)
     factors, clipped = jnp.ones_like(norms), jnp.zeros((), bool)
     if self.rule is not None:
@@ -112,14 +118,3 @@ class Upload:
     if self.secure_sum is None:
       return total
     return self.secure_sum.decode(total, num_counted)
-
-
-def _block_norms(leaves, blocks):
-  """L2 norm of each block of an update, in float32."""
-  squares = [jnp.float32(0)] * (max(blocks) + 1)
-  for block, leaf in zip(blocks, leaves):
-    flat = jnp.ravel(leaf.astype(jnp.float32))
-    # As a product: XLA adds up a plain sum on a CPU one number at a time,
-    # which costs as much as two local steps of a small model.
-    squares[block] += jnp.vdot(flat, flat, precision="highest")
-  return jnp.sqrt(jnp.stack(squares))

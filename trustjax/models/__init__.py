@@ -13,6 +13,8 @@ char_lstm             recurrent next-character model
 MaskedLanguageModel   the same functions; every position sees every other
 masked_encoder        encoder with the masked-word head of BERT, and its loss,
                       masked_language_model_loss
+ImageClassifier       init, apply
+image_cnn             two convolutions, for races on images of CIFAR-10's shape
 make_model            a tagger by name, for configs
 reads_characters      whether a tagger has a character CNN
 make_language_model   a language model by name
@@ -23,7 +25,8 @@ continue_prompts      sampling: temperature, top-k, top-p, one compiled loop
 perplexity            of a stream of tokens, with a stride
 log_prob_function, hidden_function, embedding_function, class_function, bind
                       models as callables of batches, for evaluators
-losses                the joint loss and the next-token loss of one record
+losses                the joint, next-token and label losses of one record
+in_precision          a loss that computes in bfloat16 on float32 parameters
 metrics               intent accuracy, span F1, exact frames
 predict, evaluate     over a whole split
 """
@@ -44,6 +47,8 @@ from trustjax.models._evaluation import Evaluation as Evaluation
 from trustjax.models._evaluation import evaluate as evaluate
 from trustjax.models._evaluation import predict as predict
 from trustjax.models._evaluation import tag_sequences as tag_sequences
+from trustjax.models._image_cnn import ImageClassifier as ImageClassifier
+from trustjax.models._image_cnn import image_cnn as image_cnn
 from trustjax.models._language_model import LanguageModel as LanguageModel
 from trustjax.models._logistic import logistic_tagger as logistic_tagger
 from trustjax.models._masked_language_model import (
@@ -62,6 +67,8 @@ from trustjax.models._model import model_from_module as model_from_module
 from trustjax.models._model import num_params as num_params
 from trustjax.models._perplexity import Perplexity as Perplexity
 from trustjax.models._perplexity import perplexity as perplexity
+from trustjax.models._precision import COMPUTE_DTYPES as COMPUTE_DTYPES
+from trustjax.models._precision import in_precision as in_precision
 from trustjax.models._pretrained import load_decoder as load_decoder
 from trustjax.models._pretrained import load_encoder as load_encoder
 from trustjax.models._pretrained import save_decoder as save_decoder

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from trustjax.models import _heads, _model, _transformer_parts
+from trustjax.models import _heads, _model, _precision, _transformer_parts
 
 _SCALE = 0.02
 _NORMAL = jax.nn.initializers.normal(_SCALE)
@@ -52,7 +52,9 @@ class _BertTagger(nnx.Module):
   def __init__(self, labels, rows, widths, rate, epsilon, pooler, rngs):
     vocab_size, max_length, num_token_types = rows
     num_layers, dim, _, _ = widths
-    self.words = nnx.Embed(vocab_size, dim, embedding_init=_NORMAL, rngs=rngs)
+    self.words = _precision.Embed(
+      vocab_size, dim, embedding_init=_NORMAL, rngs=rngs
+    )
     self.positions = nnx.Param(_NORMAL(rngs.params(), (max_length, dim)))
     self.token_types = (
       nnx.Param(_NORMAL(rngs.params(), (num_token_types, dim)))

@@ -5,7 +5,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from trustjax.models import _cells, _char_cnn, _heads, _model, _orthogonal
+from trustjax.models import (
+  _cells,
+  _char_cnn,
+  _heads,
+  _model,
+  _orthogonal,
+  _precision,
+)
 
 
 class BiRnn(nnx.Module):
@@ -68,7 +75,7 @@ class _BiRnnTagger(nnx.Module):
 
   def __init__(self, cell, sizes, char_sizes, rates, skip, rngs):
     vocab_size, num_intents, num_slots, dim, hidden_dim, num_layers = sizes
-    self.words = nnx.Embed(vocab_size, dim, rngs=rngs)
+    self.words = _precision.Embed(vocab_size, dim, rngs=rngs)
     self.chars = (
       _char_cnn.CharCnn(*char_sizes, rngs=rngs) if char_sizes else None
     )

@@ -14,7 +14,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from trustjax.models import _language_model, _masked_language_model, _model
+from trustjax.models import (
+  _language_model,
+  _masked_language_model,
+  _model,
+  _precision,
+)
 
 AnyLanguageModel = (
   _language_model.LanguageModel | _masked_language_model.MaskedLanguageModel
@@ -45,7 +50,7 @@ def log_prob_function(
     logits = jax.vmap(
       lambda t, m: model.apply(params, {"tokens": t, "mask": m})
     )(tokens, mask)
-    return jax.nn.log_softmax(logits, axis=-1)
+    return jax.nn.log_softmax(_precision.at_least_float32(logits), axis=-1)
 
   return log_probs
 

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from trustjax.models import _precision
+
 
 class CharCnn(nnx.Module):
   """Character embedding, one convolution of width 3, maximum over the word.
@@ -17,7 +19,7 @@ class CharCnn(nnx.Module):
     self, num_chars: int, char_dim: int, out_dim: int, *, rngs: nnx.Rngs
   ):
     """Builds the table and the convolution; character 0 is padding."""
-    self.table = nnx.Embed(num_chars, char_dim, rngs=rngs)
+    self.table = _precision.Embed(num_chars, char_dim, rngs=rngs)
     self.convolution = nnx.Linear(3 * char_dim, out_dim, rngs=rngs)
 
   def __call__(

@@ -5,7 +5,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from trustjax.models import _cells, _language_model, _model, _orthogonal
+from trustjax.models import (
+  _cells,
+  _language_model,
+  _model,
+  _orthogonal,
+  _precision,
+)
 
 
 class _Lstm(nnx.Module):
@@ -41,7 +47,7 @@ class _CharLstm(nnx.Module):
   """Embeddings, LSTM layers, a linear map to the next token's scores."""
 
   def __init__(self, vocab_size, dim, hidden_dim, num_layers, rate, rngs):
-    self.words = nnx.Embed(vocab_size, dim, rngs=rngs)
+    self.words = _precision.Embed(vocab_size, dim, rngs=rngs)
     self.num_layers = num_layers
     for i in range(num_layers):
       width = dim if i == 0 else hidden_dim

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import nnx
 
-from trustjax.models import _model
+from trustjax.models import _model, _precision
 
 
 class _LogisticTagger(nnx.Module):
@@ -11,7 +11,7 @@ class _LogisticTagger(nnx.Module):
 
   def __init__(self, vocab_size, num_intents, num_slots, rngs):
     width = num_intents + num_slots
-    self.words = nnx.Embed(
+    self.words = _precision.Embed(
       vocab_size, width, embedding_init=nnx.initializers.zeros, rngs=rngs
     )
     self.bias = nnx.Param(jnp.zeros(width))

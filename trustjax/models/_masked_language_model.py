@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from trustjax.models import (
   _language_model,
   _model,
+  _precision,
   _transformer,
   _transformer_parts,
 )
@@ -258,6 +259,7 @@ def _one_at_a_time(model, params, tokens, mask):
 
 def _of_tokens(logits, tokens):
   """Log-probability of each token, and whether it is the likeliest."""
+  logits = _precision.at_least_float32(logits)
   chosen = jnp.take_along_axis(
     jax.nn.log_softmax(logits), tokens[:, None], axis=1
   )[:, 0]

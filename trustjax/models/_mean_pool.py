@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from trustjax.models import _model
+from trustjax.models import _model, _precision
 
 
 class _MeanPoolTagger(nnx.Module):
@@ -14,7 +14,7 @@ class _MeanPoolTagger(nnx.Module):
   def __init__(
     self, vocab_size, num_intents, num_slots, dim, window, scale, rate, rngs
   ):
-    self.words = nnx.Embed(
+    self.words = _precision.Embed(
       vocab_size,
       dim,
       embedding_init=jax.nn.initializers.normal(scale),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from trustjax.models import _language_model, _model
+from trustjax.models import _language_model, _model, _precision
 
 # Windows at a time, unless a large vocabulary makes their logits large.
 _MOST_WINDOWS, _MOST_LOGITS = 64, 1 << 26
@@ -118,7 +118,7 @@ def _program(model):
 
   def one(params, tokens, mask, predicted):
     logits = model.apply(params, {"tokens": tokens, "mask": mask})
-    log_probs = jax.nn.log_softmax(logits[:-1])
+    log_probs = jax.nn.log_softmax(_precision.at_least_float32(logits[:-1]))
     chosen = jnp.take_along_axis(log_probs, tokens[1:, None], axis=1)[:, 0]
     return -jnp.sum(jnp.where(predicted[1:], chosen, 0.0))
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
-from trustjax.models import _model
+from trustjax.models import _model, _precision
 
 # Layers, width, attention heads, feed-forward width.
 SIZES = {
@@ -27,7 +27,7 @@ class TransformerStack(nnx.Module):
   and may change what the layers see.
   """
 
-  words: nnx.Embed
+  words: _precision.Embed
   positions: nnx.Param
   num_layers: int
   norm: nnx.LayerNorm
@@ -42,7 +42,7 @@ class TransformerStack(nnx.Module):
     rngs: nnx.Rngs,
   ) -> None:
     """Adds tables of words and positions, normal with a standard deviation."""
-    self.words = nnx.Embed(
+    self.words = _precision.Embed(
       vocab_size,
       dim,
       embedding_init=jax.nn.initializers.normal(scale),
@@ -119,7 +119,9 @@ def self_attention(
   scores = jnp.einsum("qhd,khd->hqk", queries, keys)
   scores = scores * (head_dim**-0.5)
   scores = jnp.where(allowed[None, :, :], scores, _MASKED)
-  weights = _model.dropout(jax.nn.softmax(scores, axis=-1), rate, key)
+  scores = _precision.at_least_float32(scores)
+  weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+  weights = _model.dropout(weights, rate, key)
   mixed = jnp.einsum("hqk,khd->qhd", weights, values)
   return jnp.reshape(mixed, (time, width // 3))
 

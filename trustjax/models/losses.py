@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from trustjax.models import _language_model, _model
+from trustjax.models import _image_cnn, _language_model, _model, _precision
 
 
 def joint_loss(
@@ -123,10 +123,36 @@ def language_model_loss(
   return loss_fn
 
 
+def label_loss(
+  model: _image_cnn.ImageClassifier,
+) -> Callable[..., tuple[Float[Array, ""], dict[str, Any]]]:
+  """Cross-entropy of an image's label, in nats.
+
+  Args:
+    model: The classifier.
+
+  Returns:
+    `loss_fn(params, example, key) -> (loss, aux)` of examples with image and
+    label []; aux holds `correct`. A label of -1 has zero loss and gradient. A
+    key of None evaluates.
+  """
+
+  def loss_fn(params, example, key):
+    logits = model.apply(params, example, key)
+    label = jnp.asarray(example["label"])
+    loss, correct = _cross_entropy(
+      logits[None, :], label[None], jnp.ones((1,), bool)
+    )
+    return loss, {"correct": correct}
+
+  return loss_fn
+
+
 def _cross_entropy(
   logits: Float[Array, "n labels"], labels: Int[Array, " n"], mask
 ):
   """Mean cross-entropy and accuracy over labelled positions of the mask."""
+  logits = _precision.at_least_float32(logits)
   counted = (mask & (labels >= 0)).astype(logits.dtype)
   total = jnp.maximum(counted.sum(), 1.0)
   log_probs = jax.nn.log_softmax(logits)

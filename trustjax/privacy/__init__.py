@@ -6,6 +6,7 @@ A map, in the order of a private step:
   Mechanism         sampling, steps, noise, adjacency; `epsilon`, `statement`
   clipped_grad      one record's loss -> clipped gradient sum of a lot
   explain           how each parameter is clipped, and what that costs
+  block_norms       norms to clip by, never too short
   partition, merge  frozen and trained parameters
   *Clip             clipping rules (threshold, automatic, per layer, quantile)
   add_noise         noise and averaging as an optax transformation
@@ -41,6 +42,7 @@ from trustjax.privacy._engines import LeafRoute as LeafRoute
 from trustjax.privacy._engines import choose_engine as choose_engine
 from trustjax.privacy._engines import clipped_grad as clipped_grad
 from trustjax.privacy._engines import explain as explain
+from trustjax.privacy._engines._unit import block_norms as block_norms
 from trustjax.privacy._engines._unit import record_keys as record_keys
 from trustjax.privacy._lot import ClippedGrads as ClippedGrads
 from trustjax.privacy._lot import Lot as Lot

@@ -8,7 +8,8 @@ So a piece in float64 is closed here: it takes and returns float32, and a `vmap`
 adds its axis to the batch and traces the piece anew, with float64 enabled.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -46,12 +47,27 @@ def batched(fn: Callable) -> Callable:
 
 
 @batched
-def norms(arrays: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:
-  """L2 norm of each entry of a batch, squares summed in float64.
+def joint_norms(
+  arrays: Sequence[Float[Array, "batch ..."]],
+) -> Float[Array, " batch"]:
+  """L2 norm of each entry over all arrays together, from above.
 
-  Equal entries round alike: a float32 sum of half a million of them was seen to
-  fall short by 5e-6.
+  Squares of float32 numbers are exact in float64, and n - 1 additions in any
+  order lose at most n 2^-53 of their sum; rounding to float32 loses 2^-24.
+  Twice that is added, so that no norm is shorter than the exact one, nor longer
+  by more than 2e-7 of it (of up to 10^8 numbers).
   """
-  axes = tuple(range(1, arrays.ndim))
-  squares = jnp.square(arrays.astype(jnp.float64))
-  return jnp.sqrt(jnp.sum(squares, axis=axes))
+  squares = [
+    jnp.sum(
+      jnp.square(array.astype(jnp.float64)), axis=tuple(range(1, array.ndim))
+    )
+    for array in arrays
+  ]
+  count = sum(math.prod(array.shape[1:]) for array in arrays)
+  above = 1.0 + 2.0**-23 + count * 2.0**-53
+  return above * jnp.sqrt(sum(squares))
+
+
+def norms(arrays: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:
+  """L2 norm of each entry of a batch, from above."""
+  return joint_norms((arrays,))

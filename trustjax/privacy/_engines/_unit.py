@@ -132,11 +132,19 @@ def _checked(loss_fn):
 def block_norms(
   gradient: PyTree, blocks: Sequence[int]
 ) -> Float[Array, " blocks"]:
-  """L2 norm of each block of one unit's gradient, float32."""
+  """L2 norm of each block of one unit's gradient, never too short.
+
+  Args:
+    gradient: Pytree of arrays: a record's gradient, or a client's update.
+    blocks: Block index of each leaf, from 0 (`ClippingRule.blocks`).
+
+  Returns:
+    float32, at least the exact norm and at most 2e-7 of it longer.
+  """
   parts: list[list] = [[] for _ in range(max(blocks) + 1)]
   for block, leaf in zip(blocks, jax.tree.leaves(gradient)):
-    parts[block].append(_float64.norms(leaf[None])[0])
-  return jnp.stack([_float64.norms(jnp.stack(p)[None])[0] for p in parts])
+    parts[block].append(leaf[None])
+  return jnp.concatenate([_float64.joint_norms(part) for part in parts])
 
 
 def unit_factors(rule, norms, scales, losses, valid):
