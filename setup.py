@@ -44,14 +44,16 @@ _TEST = [
 
 _PRETRAINED = ["safetensors>=0.4.5", "huggingface-hub>=0.26"]
 
-# Benchmark opponents: heavy, and never imported by the library.
+# Benchmark opponents: heavy, and never imported by the library. pfl is not
+# among them: it asks for a dp-accounting that is older than ours, and runs with
+# ours once it is installed with --no-deps.
 _PEERS = [
   "jax-privacy==2.0.0",
   "opacus>=1.5",
-  "pfl>=0.6",
   "torch>=2.5",
   "transformers>=4.50",
 ]
+_ATTACK_PEERS = ["adversarial-robustness-toolbox>=1.20", "privacy-meter>=1.0"]
 
 setuptools.setup(
   name="trustjax",
@@ -73,5 +75,6 @@ setuptools.setup(
     "test": _TEST,
     "pretrained": _PRETRAINED,
     "peers": _PEERS,
+    "attack_peers": _ATTACK_PEERS,
   },
 )
