@@ -20,7 +20,10 @@ LANGUAGE_MODELS = {
 
 def _setting(kind):
   """(loss of one record, parameters)."""
-  if kind in LANGUAGE_MODELS:
+  if kind == "image_cnn":
+    model = models.image_cnn(image_shape=(8, 8, 3), channels=(2, 2))
+    loss_fn = models.losses.label_loss(model)
+  elif kind in LANGUAGE_MODELS:
     model = models.make_language_model(
       kind.removesuffix("_untied"),
       vocab_size=examples.VOCAB,
@@ -44,13 +47,16 @@ def _products(jaxpr):
       yield from _products(inner)
 
 
-@pytest.mark.parametrize("kind", [*examples.MODELS, *LANGUAGE_MODELS])
+@pytest.mark.parametrize(
+  "kind", [*examples.MODELS, *LANGUAGE_MODELS, "image_cnn"]
+)
 def test_every_product_is_in_bfloat16(kind):
   """One table that came back in float32 would pull all that follows along."""
   loss_fn, params = _setting(kind)
   rounded = models.in_precision(loss_fn, "bfloat16")
+  image = {"image": np.zeros((8, 8, 3), np.uint8), "label": np.int32(1)}
   closed = jax.make_jaxpr(jax.grad(rounded, has_aux=True))(
-    params, examples.example(), jax.random.key(0)
+    params, examples.example() | image, jax.random.key(0)
   )
   found = list(_products(closed.jaxpr))
   assert found
@@ -60,7 +66,9 @@ def test_every_product_is_in_bfloat16(kind):
   assert len(others) <= 12, others
 
 
-@pytest.mark.parametrize("kind", ["transformer", "decoder"])
+@pytest.mark.parametrize(
+  "kind", [pytest.param("transformer", marks=pytest.mark.slow), "decoder"]
+)
 def test_the_loss_stays_close_and_gradients_are_float32(kind):
   loss_fn, params = _setting(kind)
   rounded = models.in_precision(loss_fn, "bfloat16")

@@ -57,7 +57,7 @@ class _ImageCnn(nnx.Module):
   def __call__(self, image, key):
     keys = (None, None) if key is None else jax.random.split(key)
     if image.dtype == jnp.uint8:
-      image = image.astype(jnp.float32) / 255
+      image = image.astype(self.first.kernel[...].dtype) / 255
     values = jax.nn.relu(self.first(_patches(image)))
     # Pooled first: a quarter of the work, and ReLU keeps the order.
     values = jax.nn.relu(_max_pool(self.second(_patches(values))))
