@@ -1,9 +1,9 @@
 """A small convolutional classifier of images.
 
-Convolutions are products with unfolded patches. With `conv_general_dilated` a
-training step takes a CPU more than ten times as long; and where many clients
-train kernels of their own side by side, `vmap` makes batched products of
-these and grouped convolutions of those.
+Convolutions are products with unfolded patches. The gradient of a kernel of
+`conv_general_dilated` is far slower on a CPU; and where many clients train
+kernels of their own side by side, `vmap` makes batched products of patches but
+grouped convolutions of convolutions.
 """
 
 import dataclasses
