@@ -9,6 +9,8 @@ For a chunk of units:
 """
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +28,9 @@ from trustjax.privacy._engines._bookkeeping import (
   _tape,
   _views,
 )
+
+# Entries of a leaf whose gradients are worth copying to be handled with others.
+_SMALL_LEAF = 1 << 13
 
 
 def bookkeeping_engine(loss_fn, rule, grouped, chunk_size):
@@ -170,6 +175,7 @@ def _open_ledgers(routes, books, blocks):
   """One ledger for every set of leaves that is clipped as one."""
   kept, explicit = books
   ledgers: list[Any] = []
+  formed = list(explicit.items())
   for node, parts in zip(routes.nodes, kept):
     of_leaves = {blocks[leaf] for leaf in node.view.leaves}
     if not node.is_whole and len(of_leaves) == 1:
@@ -184,29 +190,46 @@ def _open_ledgers(routes, books, blocks):
       gradients = jax.vmap(
         lambda g, node=node: _routes.unfold_node(node, routes.sites, g)
       )(_factors.gradients(parts, _routes.dims_of(node, routes.sites)[1]))
-    ledgers.extend(
-      _LeafLedger(leaf, gradient, blocks[leaf])
-      for leaf, gradient in zip(node.view.leaves, gradients)
-    )
-  ledgers.extend(
-    _LeafLedger(leaf, gradient, blocks[leaf])
-    for leaf, gradient in explicit.items()
-  )
-  return ledgers
+    formed.extend(zip(node.view.leaves, gradients))
+  return [*ledgers, *_ledgers_of_leaves(formed, blocks)]
 
 
-class _LeafLedger:
-  """The gradient of one leaf for every unit, [units, ...]."""
+def _ledgers_of_leaves(formed, blocks):
+  """Ledgers of (leaf, its gradients); biases and scales share one a block.
 
-  def __init__(self, leaf, gradients, block):
-    self._leaf, self.block = leaf, block
-    self.arrays = gradients
+  A model has dozens of these small leaves, and on each a kernel for the norm
+  and one for the sum would cost more than what they compute.
+  """
+  by_block: dict[int, list] = {}
+  ledgers = []
+  for leaf, gradients in formed:
+    if gradients[0].size <= _SMALL_LEAF:
+      by_block.setdefault(blocks[leaf], []).append((leaf, gradients))
+    else:
+      ledgers.append(_LeavesLedger([(leaf, gradients)], blocks[leaf]))
+  return [*ledgers, *(_LeavesLedger(x, block) for block, x in by_block.items())]
+
+
+class _LeavesLedger:
+  """The gradients of some leaves for every unit, laid end to end."""
+
+  def __init__(self, formed, block):
+    self._leaves = [(leaf, gradients.shape[1:]) for leaf, gradients in formed]
+    self.block = block
+    rows = [jnp.reshape(x, (x.shape[0], -1)) for _, x in formed]
+    self.arrays = jnp.concatenate([x.astype(jnp.float32) for x in rows], axis=1)
 
   def norms(self):
     return _float64.norms(self.arrays)
 
   def weighted_sum(self, arrays, weights):
-    return {self._leaf: _weighted(arrays, weights)}
+    total = _weighted(arrays, weights)
+    sizes = [math.prod(shape) for _, shape in self._leaves]
+    parts = jnp.split(total, list(itertools.accumulate(sizes))[:-1])
+    return {
+      leaf: jnp.reshape(part, shape)
+      for (leaf, shape), part in zip(self._leaves, parts)
+    }
 
 
 class _GramLedger:

@@ -3,7 +3,7 @@
   G_i           = sum_t l_{i,t} (x) m_{i,t}
   sum_i c_i G_i = sum_{i,t} l_{i,t} (x) c_i m_{i,t}     (one product)
 
-Their norms are in `_norms`.
+Their norms are in `_norms`; in what an accelerator multiplies, in `_reduced`.
 """
 
 import functools
@@ -13,25 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from trustjax.privacy._engines._bookkeeping import _sites
+from trustjax.privacy._engines._bookkeeping import _reduced, _sites
 
 Factors = _sites.Factors
-
-# What splitting a float32 in two bfloat16 leaves, relative to it.
-SPLIT_ERROR = 2.0**-16
-
-_dot = functools.partial(
-  jnp.einsum,
-  precision=jax.lax.Precision.HIGHEST,
-  preferred_element_type=jnp.float32,
-)
-
-
-def is_reduced(part: Factors) -> bool:
-  """Whether both sides of the outer products are vectors in bfloat16."""
-  if part.is_index:
-    return False
-  return part.left.dtype == part.right.dtype == jnp.bfloat16
 
 
 def gradients(parts: Sequence[Factors], rows: int) -> Float[Array, "..."]:
@@ -43,7 +27,14 @@ def gradients(parts: Sequence[Factors], rows: int) -> Float[Array, "..."]:
         part.left, part.right
       )
     else:
-      total += _dot("uetd,uetp->uedp", part.left, part.right)
+      total += jnp.einsum(
+        "uetd,uetp->uedp",
+        part.left,
+        part.right,
+        # As the model multiplies: the norm is taken of the result.
+        precision=jax.lax.Precision.HIGHEST if part.is_precise else None,
+        preferred_element_type=jnp.float32,
+      )
   return total
 
 
@@ -67,39 +58,36 @@ def add_weighted_sum(
   Returns:
     The sum, float32.
   """
+  units = _reduced.units_of(parts)
   for part in parts:
-    scaled = part.right.astype(jnp.float32) * weights[:, None, None, None]
     if part.is_index:
       blocks = jnp.arange(total.shape[0])[None, :, None]
-      total = total.at[blocks, part.left].add(scaled)
+      total = total.at[blocks, part.left].add(_scaled(part.right, weights))
+    elif part.scales_left:
+      total += _product(units, _scaled(part.left, weights), part.right)
     else:
-      total += _summed(part.left, scaled, is_reduced(part))
+      total += _product(units, part.left, _scaled(part.right, weights))
   return total
 
 
-def _summed(left, scaled, reduced):
-  """sum_{u,t} left (x) scaled, float32."""
-  if not reduced:
-    return _whole_sum(left, scaled)
-  return jax.lax.platform_dependent(
-    left, scaled, cpu=_whole_sum, default=_split_sum
-  )
+def _scaled(vectors, weights):
+  return _sites.widen(vectors, jnp.float32) * weights[:, None, None, None]
 
 
-def _whole_sum(left, scaled):
-  return _dot("uetd,uetp->edp", left.astype(jnp.float32), scaled)
+def _product(units, left, right):
+  """sum_{u,t} left (x) right, float32, in what the platform multiplies in."""
+  reduced = {
+    platform: functools.partial(_reduced.weighted_product, of_platform)
+    for platform, of_platform in units.items()
+  }
+  exact = {"cpu": _exact_product, "default": _exact_product}
+  return jax.lax.platform_dependent(left, right, **(exact | reduced))
 
 
-def _split_sum(left, scaled):
-  """The same for a bfloat16 `left`, by two products of bfloat16.
-
-  Scaled cotangents no longer fit into bfloat16; as a sum of two they do, to 16
-  bits, and accelerators multiply them far faster than in float32.
-  """
-  # A cast to and fro could be optimised away; this is not.
-  high = jax.lax.reduce_precision(scaled, exponent_bits=8, mantissa_bits=7)
-  low = (scaled - high).astype(jnp.bfloat16)
-  return sum(
-    _dot("uetd,uetp->edp", left, part)
-    for part in (high.astype(jnp.bfloat16), low)
+def _exact_product(left, right):
+  return jnp.einsum(
+    "uetd,uetp->edp",
+    _sites.widen(left, jnp.float32),
+    _sites.widen(right, jnp.float32),
+    precision=jax.lax.Precision.HIGHEST,
   )

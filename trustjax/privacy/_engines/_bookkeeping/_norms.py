@@ -11,16 +11,16 @@ could then be far below the true norm, the record would be clipped too little
 and the sensitivity would be wrong. So nothing is left to luck: with
 a_t = ||l_t|| ||m_t|| and u = 2^-24,
 
-1. Scalar products are taken in float64, or, where an accelerator has fast
-   units for what the model computed in, in float32 over 128 entries at a time.
-   What they can lose, eps (sum a_t)^2 of the square, is added to it.
+1. Scalar products are taken in float64. What they can lose, eps (sum a_t)^2 of
+   the square, is added to it.
 2. What is added to the clipped sum is not sum_t l_t (x) m_t but its float32
    value. A sum of T products differs from the exact one by at most T u times
    the sum of the absolute values (Higham, Accuracy and Stability of Numerical
    Algorithms, section 3.1), in norm by T u sum_t a_t. It is added to the norm.
 
 Both are bounds, not estimates. For records whose positions do not cancel the
-second lengthens a norm by about T^1.5 u, 1e-5 at 32 positions.
+second lengthens a norm by about T^1.5 u, 1e-5 at 32 positions. Where the model
+multiplies in less than float32, an accelerator's norms are in `_reduced`.
 """
 
 import functools
@@ -31,15 +31,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from trustjax.privacy._engines import _float64
-from trustjax.privacy._engines._bookkeeping import _factors, _sites
+from trustjax.privacy._engines._bookkeeping import _reduced, _sites
 
 Factors = _sites.Factors
 
 _UNIT = {32: 2.0**-24, 64: 2.0**-53}
-# Tensor cores truncate what they add instead of rounding it.
-_TRUNCATION = 2.0**-23
-# Entries that are added up in float32 before float64 takes over.
-_BLOCK = 128
 # Roundings of a product beside those of its sum: by the clip factor, by the
 # multiplication, and by adding up the parts and the blocks of a leaf.
 _MORE_ROUNDINGS = 4
@@ -57,19 +53,30 @@ def norms(parts: Sequence[Factors]) -> Float[Array, " units"]:
   Returns:
     Norms, at least those of what `add_weighted_sum` adds.
   """
-  reduced = any(_factors.is_reduced(part) for part in parts)
   if len(parts) == 1 and parts[0].is_index:
-    exact, lengths = _norms_of_rows(parts[0])
-  elif len(parts) == 1 and parts[0].right.shape[2] == 1:
+    return _with_rounding(*_norms_of_rows(parts[0]))
+  reduced = {
+    platform: functools.partial(_reduced.norms, units)
+    for platform, units in _reduced.units_of(parts).items()
+  }
+  exact = {"cpu": functools.partial(_exact_norms, unit_by_unit=True)}
+  exact["default"] = functools.partial(_exact_norms, unit_by_unit=False)
+  return jax.lax.platform_dependent(list(parts), **(exact | reduced))
+
+
+def _exact_norms(parts, *, unit_by_unit):
+  if len(parts) == 1 and parts[0].right.shape[2] == 1:
     lengths = _left_lengths(parts[0]) * _lengths(parts[0].right)
-    exact = jnp.sum(jnp.square(lengths), axis=(1, 2))
+    squares = jnp.sum(jnp.square(lengths), axis=(1, 2))
   else:
-    exact, lengths = _by_gram(parts, reduced)
-  positions = lengths.shape[-1]
-  rounding = (positions + _MORE_ROUNDINGS) * _UNIT[32]
-  if reduced:
-    rounding = 2 * rounding + _factors.SPLIT_ERROR
-  return jnp.sqrt(exact) + rounding * jnp.sqrt(_most(lengths))
+    squares, lengths = _by_gram(parts, unit_by_unit)
+  return _with_rounding(squares, lengths)
+
+
+def _with_rounding(squares, lengths):
+  """The norms, and what the rounding of the clipped sum can add to them."""
+  rounding = (lengths.shape[-1] + _MORE_ROUNDINGS) * _UNIT[32]
+  return jnp.sqrt(squares) + rounding * jnp.sqrt(_most(lengths))
 
 
 def _most(lengths):
@@ -77,38 +84,28 @@ def _most(lengths):
   return jnp.sum(jnp.square(jnp.sum(lengths, axis=-1)), axis=-1)
 
 
-def _by_gram(parts, reduced):
+def _by_gram(parts, unit_by_unit):
   """(squared norms, lengths a_t), by Gram matrices of all positions.
 
   A CPU works through large units one by one: batched products in float64 are
   up to four times slower there, and the float64 copy of one unit stays in
   cache. Accelerators get one batch.
   """
-  exact = functools.partial(_unit_by_gram, _float64_dots)
-  blocked = functools.partial(_unit_by_gram, _blocked_dots)
   rows = sum(part.left.shape[-1] for part in parts if not part.is_index)
   cols = sum(part.right.shape[-1] for part in parts)
   positions = sum(part.right.shape[2] for part in parts)
-  is_large = positions**2 * (rows + cols) >= _LARGE_UNIT
-
-  def on_cpu(parts):
-    return jax.lax.map(exact, parts) if is_large else jax.vmap(exact)(parts)
-
-  return jax.lax.platform_dependent(
-    list(parts),
-    cpu=on_cpu,
-    tpu=jax.vmap(blocked),
-    default=jax.vmap(blocked if reduced else exact),
-  )
+  if unit_by_unit and positions**2 * (rows + cols) >= _LARGE_UNIT:
+    return jax.lax.map(_unit_by_gram, parts)
+  return jax.vmap(_unit_by_gram)(parts)
 
 
-def _unit_by_gram(dots, parts):
+def _unit_by_gram(parts):
   """(squared norm, lengths [blocks, positions]) of one unit."""
   total, lengths, eps = jnp.zeros((), jnp.float64), [], 0.0
   for i, part in enumerate(parts):
     for other in parts[i:]:
-      left, left_eps = _left_gram(dots, part, other)
-      right, right_eps = dots(part.right, other.right)
+      left, left_eps = _left_gram(part, other)
+      right, right_eps = _dots(part.right, other.right)
       product = left * right
       eps = max(eps, left_eps + right_eps)
       if other is part:
@@ -122,42 +119,18 @@ def _unit_by_gram(dots, parts):
   return jnp.maximum(total, 0.0) + eps * _most(lengths), lengths
 
 
-def _float64_dots(a, b):
+def _dots(a, b):
   """((a_t . b_s) [blocks, t, s], its rounding relative to |a_t| |b_s|)."""
   product = jnp.einsum(
     "etd,esd->ets",
-    a.astype(jnp.float64),
-    b.astype(jnp.float64),
+    _sites.widen(a, jnp.float64),
+    _sites.widen(b, jnp.float64),
     precision=jax.lax.Precision.HIGHEST,
   )
   return product, a.shape[-1] * _UNIT[64]
 
 
-def _blocked_dots(a, b):
-  """The same in the units of an accelerator, 128 entries at a time."""
-  entries = a.shape[-1]
-  size = max(1, min(entries, _BLOCK))
-  pad = -entries % size
-
-  def split(x):
-    x = jnp.pad(x, ((0, 0), (0, 0), (0, pad)))
-    return jnp.reshape(x, (*x.shape[:2], (entries + pad) // size, size))
-
-  reduced = a.dtype == b.dtype == jnp.bfloat16
-  if not reduced:
-    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
-  product = jnp.einsum(
-    "etkd,eskd->ekts",
-    split(a),
-    split(b),
-    precision=jax.lax.Precision.HIGHEST,
-    preferred_element_type=jnp.float32,
-  )
-  product = jnp.sum(product.astype(jnp.float64), axis=1)
-  return product, (size + 1) * _TRUNCATION
-
-
-def _left_gram(dots, a: Factors, b: Factors):
+def _left_gram(a: Factors, b: Factors):
   """(l_t . l_s) for all pairs of positions, and its rounding."""
   if a.is_index and b.is_index:
     same = a.left[..., :, None] == b.left[..., None, :]
@@ -165,11 +138,11 @@ def _left_gram(dots, a: Factors, b: Factors):
   if a.is_index:
     # One-hot against dense: the entry that the index names.
     columns = jnp.take_along_axis(b.left, a.left[:, None, :], axis=-1)
-    return jnp.swapaxes(columns, -1, -2).astype(jnp.float64), 0.0
+    return jnp.swapaxes(_sites.widen(columns, jnp.float64), -1, -2), 0.0
   if b.is_index:
-    columns, _ = _left_gram(dots, b, a)
+    columns, _ = _left_gram(b, a)
     return jnp.swapaxes(columns, -1, -2), 0.0
-  return dots(a.left, b.left)
+  return _dots(a.left, b.left)
 
 
 def _norms_of_rows(part):
@@ -189,14 +162,16 @@ def _norms_of_rows(part):
   lists = jnp.arange(units * blocks, dtype=jnp.int32)
   lists = jnp.reshape(lists, (units, blocks, 1))
   places = jnp.ravel(lists * positions + first)
-  values = jnp.reshape(part.right.astype(jnp.float64), (-1, cols))
+  values = jnp.reshape(_sites.widen(part.right, jnp.float64), (-1, cols))
   sums = jnp.zeros_like(values).at[places].add(values)
   squares = jnp.sum(jnp.square(jnp.reshape(sums, (units, -1))), axis=1)
   return squares, _lengths(part.right)
 
 
 def _lengths(vectors):
-  return jnp.sqrt(jnp.sum(jnp.square(vectors.astype(jnp.float64)), axis=-1))
+  return jnp.sqrt(
+    jnp.sum(jnp.square(_sites.widen(vectors, jnp.float64)), axis=-1)
+  )
 
 
 def _left_lengths(part):

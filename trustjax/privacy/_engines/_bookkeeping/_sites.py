@@ -37,11 +37,33 @@ class Factors:
       position, int32 [blocks, positions].
     right: [blocks, positions, cols].
     is_index: Whether `left` stands for one-hot vectors.
+    is_precise: Whether the model asked for more than the device's default
+      precision where it multiplied.
   """
 
   left: jax.Array
   right: jax.Array
   is_index: bool = dataclasses.field(default=False, metadata={"static": True})
+  is_precise: bool = dataclasses.field(default=False, metadata={"static": True})
+
+  @property
+  def scales_left(self) -> bool:
+    """Whether a weighted sum scales the left vectors: the shorter ones."""
+    return not self.is_index and self.left.shape[-1] < self.right.shape[-1]
+
+
+def widen(vectors: jax.Array, dtype: Any) -> jax.Array:
+  """Vectors in a wider type, as rounded as they were.
+
+  A compiler may take the value from before a rounding to bfloat16 for the one
+  behind it, in one place and not in another. Norms and sums have to be of the
+  same entries.
+  """
+  info = jnp.finfo(vectors.dtype)
+  wide = vectors.astype(jnp.promote_types(vectors.dtype, jnp.float32))
+  if info.bits < 32:
+    wide = jax.lax.reduce_precision(wide, info.nexp, info.nmant)
+  return wide.astype(dtype)
 
 
 class Rule(Protocol):
@@ -132,6 +154,7 @@ class Dot:
   x_axes: tuple[tuple[int, ...], ...]  # batch, free, contracted
   w_axes: tuple[tuple[int, ...], ...]  # batch, contracted, free
   out_axes: tuple[tuple[int, ...], ...]  # batch, x_free, w_free
+  is_precise: bool
 
   @classmethod
   def of(cls, eqn, side: int) -> "Dot":
@@ -151,12 +174,14 @@ class Dot:
       x_axes=(tuple(batch[1 - side]), x_free, tuple(contract[1 - side])),
       w_axes=(tuple(batch[side]), tuple(contract[side]), w_free),
       out_axes=(first, x_out, w_out),
+      is_precise=_is_precise(eqn),
     )
 
   def factors(self, record, cotangent, site):
     return Factors(
       left=_arrange(record, site, *self.x_axes),
       right=_arrange(cotangent, site, *self.out_axes),
+      is_precise=self.is_precise,
     )
 
   def unfold(self, gradient, site):
@@ -181,6 +206,12 @@ class Dot:
       math.prod(contracted),
       math.prod(free),
     )
+
+
+def _is_precise(eqn):
+  """Whether a product asks for more than the device's default precision."""
+  default = (None, jax.lax.Precision.DEFAULT, (jax.lax.Precision.DEFAULT,) * 2)
+  return eqn.params["precision"] not in default
 
 
 def _others(ndim, *taken):
@@ -282,6 +313,7 @@ class Conv:
   windows: tuple[tuple[str, Any], ...]
   filter_shape: tuple[int, ...]
   out_axes: tuple[tuple[int, ...], ...]  # positions, features
+  is_precise: bool
 
   @classmethod
   def of(cls, eqn) -> "Conv | None":
@@ -305,6 +337,7 @@ class Conv:
       ),
       filter_shape=tuple(kernel[axis] for axis in numbers.rhs_spec[2:]),
       out_axes=(_others(len(kernel), (feature,)), (feature,)),
+      is_precise=_is_precise(eqn),
     )
 
   def factors(self, record, cotangent, site):
@@ -322,6 +355,7 @@ class Conv:
     return Factors(
       left=_arrange(unfold_input(record), site, (), *self.out_axes),
       right=_arrange(cotangent, site, (), *self.out_axes),
+      is_precise=self.is_precise,
     )
 
   def unfold(self, gradient, site):

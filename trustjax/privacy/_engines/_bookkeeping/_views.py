@@ -41,6 +41,15 @@ class View:
   shape: tuple[int, ...]
   whole: bool = False
 
+  @property
+  def is_complete(self) -> bool:
+    """Whether every entry of the leaves is shown; none is shown twice."""
+    shown = jax.eval_shape(
+      self.show,
+      *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in self.shapes),
+    )
+    return shown.size == sum(map(math.prod, self.shapes))
+
   def put_back(self, gradient: jax.Array) -> list[jax.Array]:
     """Moves the gradient of the view to the leaves it shows.
 
@@ -63,6 +72,8 @@ class View:
       np.arange(math.prod(shape), dtype=np.int64).reshape(shape) + offsets[leaf]
       for leaf, shape in zip(self.leaves, self.shapes)
     ]
+    if self.whole:
+      return numbered[0]
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
       return np.asarray(self.show(*map(jnp.asarray, numbered)))
 
