@@ -186,8 +186,20 @@ def _transformers(model, params, prompts, fields):
 
 def _time_step(config, results):
   fields = config.step
-  make = {
-    name: models.transformer_decoder(
+  seconds = _race(_step_methods(fields), config.rounds)
+  parts = np.add(seconds["teacher_passes"], seconds["student_step"])
+  for name, times in seconds.items():
+    results.measure(f"step/{name}_seconds", reporting.bootstrap_median(times))
+  results.measure(
+    "step/time_over_parts",
+    reporting.bootstrap_ratio_of_medians(seconds["whole"], parts.tolist()),
+  )
+
+
+def _step_methods(fields) -> dict[str, Callable[[], Any]]:
+  """A step of distillation, and its two parts measured separately."""
+  teacher, student = (
+    models.transformer_decoder(
       vocab_size=fields.vocab_size,
       max_length=fields.length,
       num_layers=layers,
@@ -195,21 +207,16 @@ def _time_step(config, results):
       num_heads=fields.num_heads,
       ff_dim=4 * fields.dim,
     )
-    for name, layers in (
-      ("teacher", fields.teacher_layers),
-      ("student", fields.student_layers),
-    )
-  }
-  teacher, student = make["teacher"], make["student"]
+    for layers in (fields.teacher_layers, fields.student_layers)
+  )
   params = {
     name: jax.jit(model.init)(jax.random.key(i))
-    for i, (name, model) in enumerate(make.items())
+    for i, (name, model) in enumerate(
+      (("teacher", teacher), ("student", student))
+    )
   }
   lot = _lot(fields)
-  trained, frozen = privacy.partition(params, "^student/")
-  optimizer = optax.adam(1e-3)
-  loss_fn = distillation.distillation_loss(student, teacher, how=fields.how)
-  key = jax.random.key(0)
+  examples, key = lot.examples, jax.random.key(0)
 
   @jax.jit
   @jax.vmap
@@ -217,7 +224,32 @@ def _time_step(config, results):
     # Both texts of every sequence, as the whole step reads them.
     return teacher.apply(params["teacher"], example)
 
-  def student_loss(params, example, key):
+  both = {
+    "tokens": np.concatenate([examples["tokens"], examples["tokens_cf"]]),
+    "mask": np.concatenate([examples["mask"], examples["mask_cf"]]),
+  }
+  target = jax.nn.log_softmax(passes(both)[: fields.batch_size])
+  given = privacy.Lot(
+    examples=examples | {"target": target, "labels": examples["tokens"]},
+    valid=lot.valid,
+    ids=lot.ids,
+  )
+  optimizer = optax.adam(1e-3)
+  trained, frozen = privacy.partition(params, "^student/")
+  loss_fn = distillation.distillation_loss(student, teacher, how=fields.how)
+  whole = training.make_step(loss_fn, optimizer, frozen=frozen)
+  alone = training.make_step(_student_loss(student), optimizer)
+  return {
+    "whole": _stepper(whole, trained, lot, key),
+    "teacher_passes": lambda: jax.block_until_ready(passes(both)),
+    "student_step": _stepper(alone, {"student": params["student"]}, given, key),
+  }
+
+
+def _student_loss(student):
+  """The distillation loss on targets that are given with the example."""
+
+  def loss_fn(params, example, key):
     loss = distillation.distill_loss(
       student.apply(params["student"], example, key),
       example["target"],
@@ -229,41 +261,7 @@ def _time_step(config, results):
     )
     return loss.total, {}
 
-  examples = lot.examples
-  both = {
-    "tokens": np.concatenate([examples["tokens"], examples["tokens_cf"]]),
-    "mask": np.concatenate([examples["mask"], examples["mask_cf"]]),
-  }
-  target = jax.nn.log_softmax(passes(both)[: fields.batch_size])
-  given = privacy.Lot(
-    examples=examples | {"target": target, "labels": examples["tokens"]},
-    valid=lot.valid,
-    ids=lot.ids,
-  )
-  whole = _stepper(
-    training.make_step(loss_fn, optimizer, frozen=frozen), trained, lot, key
-  )
-  alone = _stepper(
-    training.make_step(student_loss, optimizer),
-    {"student": params["student"]},
-    given,
-    key,
-  )
-  seconds = _race(
-    {
-      "whole": whole,
-      "teacher_passes": lambda: jax.block_until_ready(passes(both)),
-      "student_step": alone,
-    },
-    config.rounds,
-  )
-  parts = np.add(seconds["teacher_passes"], seconds["student_step"])
-  for name, times in seconds.items():
-    results.measure(f"step/{name}_seconds", reporting.bootstrap_median(times))
-  results.measure(
-    "step/time_over_parts",
-    reporting.bootstrap_ratio_of_medians(seconds["whole"], parts.tolist()),
-  )
+  return loss_fn
 
 
 def _stepper(built, params, lot, key):

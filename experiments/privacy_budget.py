@@ -174,7 +174,7 @@ def compare(config: Config, results: reporting.Results) -> reporting.Table:
       _set_epsilons(results, key, make_mechanism(plan), config.delta)
       for accountant in ("pld", "rdp"):
         column = f"{columns[kind]}_{accountant}"
-        row[column] = _cell(results, f"{key}_{accountant}")
+        row[column] = reporting.cell_of(results, f"{key}_{accountant}")
     results.set(f"{name}/epsilon_naive_is_a_guarantee", "no")
     rows.append(row)
   headings = {
@@ -212,16 +212,18 @@ def make_table(config: Config, results: reporting.Results) -> reporting.Table:
   rows = [
     {
       "what": f"epsilon after {n} steps",
-      "pld": _cell(results, f"steps_{n}/epsilon_pld"),
-      "rdp": _cell(results, f"steps_{n}/epsilon_rdp"),
+      "pld": reporting.cell_of(results, f"steps_{n}/epsilon_pld"),
+      "rdp": reporting.cell_of(results, f"steps_{n}/epsilon_rdp"),
     }
     for n in steps
   ]
   rows += [
-    {
-      "what": f"noise multiplier for epsilon {target:g}",
-      "pld": _cell(results, f"target_{target:g}/noise_multiplier_pld"),
-      "rdp": _cell(results, f"target_{target:g}/noise_multiplier_rdp"),
+    {"what": f"noise multiplier for epsilon {target:g}"}
+    | {
+      accountant: reporting.cell_of(
+        results, f"target_{target:g}/noise_multiplier_{accountant}"
+      )
+      for accountant in ("pld", "rdp")
     }
     for target in config.target_epsilons
   ]
@@ -229,8 +231,8 @@ def make_table(config: Config, results: reporting.Results) -> reporting.Table:
     rows.append(
       {
         "what": "naive epsilon (not a guarantee)",
-        "pld": _cell(results, "epsilon_naive_pld"),
-        "rdp": _cell(results, "epsilon_naive_rdp"),
+        "pld": reporting.cell_of(results, "epsilon_naive_pld"),
+        "rdp": reporting.cell_of(results, "epsilon_naive_rdp"),
       }
     )
   return reporting.Table(
@@ -242,13 +244,6 @@ def make_table(config: Config, results: reporting.Results) -> reporting.Table:
     rows=rows,
     title=f"Privacy budget at delta {config.delta:g}",
   )
-
-
-def _cell(results, key):
-  if key not in results:
-    return None
-  value = results[key]
-  return reporting.Missing(results.reason(key)) if value is None else value
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:

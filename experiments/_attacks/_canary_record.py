@@ -134,7 +134,7 @@ def make_table(
       row: dict[str, Any] = {"canary": cell.name, "defence": arm}
       for column in columns[2:]:
         key = f"{arm}/{cell.name}/{column.key}"
-        row[column.key] = _cell(
+        row[column.key] = reporting.cell_of(
           results, key if key in results else f"{arm}/{column.key}"
         )
       rows.append(row)
@@ -180,14 +180,6 @@ def _comparison_notes(results, config, cells):
       f" defences of a canary, 5 %): {'; '.join(differ) or 'none differs'}"
     )
   return notes
-
-
-def _cell(results, key):
-  value = results[key]
-  if value is None:
-    return reporting.Missing(results.reason(key))
-  measured = results.interval(key)
-  return measured if measured and measured.has_ends else value
 
 
 def make_figure(

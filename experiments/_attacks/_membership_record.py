@@ -264,7 +264,7 @@ def make_table(
       for column in columns[2:]:
         own = f"{arm}/{column.key}"
         key = own if own in results else f"{arm}/{attack}/{column.key}"
-        row[column.key] = _cell(results, key)
+        row[column.key] = reporting.cell_of(results, key)
       rows.append(row)
       rows += _group_rows(results, fields, arm, attack, columns)
   return reporting.Table(
@@ -288,7 +288,7 @@ def _group_rows(results, fields, arm, attack, columns):
     for column in columns[2:]:
       key = f"{arm}/{attack}/{group}/{column.key}"
       if key in results:
-        row[column.key] = _cell(results, key)
+        row[column.key] = reporting.cell_of(results, key)
     rows.append(row)
   return rows
 
@@ -308,14 +308,6 @@ def _notes(results):
       " more"
     )
   return notes
-
-
-def _cell(results, key):
-  value = results[key]
-  if value is None:
-    return reporting.Missing(results.reason(key))
-  measured = results.interval(key)
-  return measured if measured and measured.has_ends else value
 
 
 def make_figures(

@@ -1,5 +1,6 @@
 """What the attack benchmark times, one race for each piece of work."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,15 @@ def timed(run: Callable[[], Any]) -> float:
   began = time.perf_counter()
   jax.block_until_ready(run())
   return time.perf_counter() - began
+
+
+def _in_turn(methods: dict[str, Callable[[], float]], rounds: int) -> Seconds:
+  """What every method says it took in every round, in alternation."""
+  seconds: Seconds = {name: [] for name in methods}
+  for _ in range(rounds):
+    for name, method in methods.items():
+      seconds[name].append(method())
+  return seconds
 
 
 def _tagger(fields):
@@ -66,7 +76,7 @@ def shadow_training(
     models_at_a_time=fields.models_at_a_time,
     show_progress=False,
   )
-  found: dict[str, Any] = {}
+  found: dict[str, Any] = {"models": fields.num_models, "steps": steps}
 
   def ensemble():
     traces = []
@@ -106,18 +116,10 @@ def shadow_training(
   def floor():
     return timed(lambda: repeated(first).params) / steps
 
-  seconds: Seconds = {"ensemble": [], "sequential": [], "floor": []}
+  methods = {"ensemble": ensemble, "sequential": host_loop, "floor": floor}
   for warm_up in (host_loop, floor):  # Compiled outside the clock.
     warm_up()
-  for _ in range(fields.rounds):
-    seconds["ensemble"].append(ensemble())
-    seconds["sequential"].append(host_loop())
-    seconds["floor"].append(floor())
-  found |= {
-    "models": fields.num_models,
-    "steps": steps,
-  }
-  return seconds, found
+  return _in_turn(methods, fields.rounds), found
 
 
 def scoring(config: _config_flags.Config) -> Seconds:
@@ -137,21 +139,20 @@ def scoring(config: _config_flags.Config) -> Seconds:
     runs[f"rmia_{name}"] = lambda target=target: attacks.rmia_scores(
       log_p, member, population, target=target, online=True
     )
-  part = min(fields.num_records, 500)
-  seconds: Seconds = {
-    name: [] for name in (*runs, "lira_record_by_record", "rmia_pair_by_pair")
+  methods: dict[str, Callable[[], float]] = {
+    name: functools.partial(timed, run) for name, run in runs.items()
   }
-  for _ in range(fields.rounds):
-    for name, run in runs.items():
-      seconds[name].append(timed(run))
-    # As published: a loop over records. Timed on a part, and scaled.
-    spent = timed(lambda: lira_record_by_record(logits[:, :part], member))
-    seconds["lira_record_by_record"].append(spent * fields.num_records / part)
-    spent = timed(
-      lambda: rmia_pair_by_pair(log_p[:, :part], member[:, :part], population)
-    )
-    seconds["rmia_pair_by_pair"].append(spent * fields.num_records / part)
-  return seconds
+  # As published: a loop over records. Timed on a part, and scaled.
+  part = min(fields.num_records, 500)
+  scale = fields.num_records / part
+  some, inside = log_p[:, :part], member[:, :part]
+  methods["lira_record_by_record"] = lambda: (
+    scale * timed(lambda: lira_record_by_record(logits[:, :part], member))
+  )
+  methods["rmia_pair_by_pair"] = lambda: (
+    scale * timed(lambda: rmia_pair_by_pair(some, inside, population))
+  )
+  return _in_turn(methods, fields.rounds)
 
 
 def lira_record_by_record(logits: np.ndarray, member: np.ndarray) -> np.ndarray:
@@ -192,30 +193,19 @@ def extraction(config: _config_flags.Config) -> Seconds:
   for each model.
   """
   fields = config.extraction
-  cell = _canary_data.Cell(pattern=attacks.PIN, length=4, copies=1)
-  study = fields.study
-  made = _canary_data.make_data(study, chars=False)
-  model = models.make_model(
-    fields.model,
-    vocab_size=len(made.vocabulary),
-    num_intents=len(made.intents),
-    num_slots=len(made.slot_labels),
-    max_length=made.max_length,
-    **fields.fields.to_dict(),
-  )
-  num = fields.num_trials
-  params = jax.vmap(model.init)(jax.random.split(jax.random.key(0), num))
-  codes = _canary_data.draw_codes(cell, num, 0)
-  trials = jax.device_put(_canary_attack.make_trials(made, cell, params, codes))
+  num, few = fields.num_trials, fields.separate_trials
+  model, trials = _canary_trials(fields)
   search = attacks.RelaxedSearch(**fields.search.to_dict())
   keys = jax.random.split(jax.random.key(1), num)
   loss = _canary_attack.trial_loss(model, 4, 4, "both")
   score = _canary_attack.token_loss(model, 4, 4, "both")
-  compiled = jax.jit(
-    lambda key, trial: attacks.extract_canary(
+
+  def attack(key, trial):
+    return attacks.extract_canary(
       loss, 4, 10, key, args=(trial,), search=search
     )
-  )
+
+  compiled = jax.jit(attack)
 
   def trial_of(i):
     return jax.tree.map(lambda leaf: leaf[i], trials)
@@ -232,34 +222,45 @@ def extraction(config: _config_flags.Config) -> Seconds:
     ).tokens
 
   def separate():
-    for i in range(fields.separate_trials):
-      jax.block_until_ready(
-        jax.jit(
-          lambda key, trial: attacks.extract_canary(
-            loss, 4, 10, key, args=(trial,), search=search
-          )
-        )(keys[i], trial_of(i)).tokens
-      )
+    for i in range(few):
+      # A function of its own, so that nothing compiled is found again.
+      fresh = jax.jit(lambda key, trial: attack(key, trial))
+      jax.block_until_ready(fresh(keys[i], trial_of(i)).tokens)
 
   def separate_compiled():
-    for i in range(fields.separate_trials):
+    for i in range(few):
       jax.block_until_ready(compiled(keys[i], trial_of(i)).tokens)
 
   def exhaustive():
     return attacks.score_completions(score, 4, 10, args=(trial_of(0),))
 
-  seconds: Seconds = {
-    name: []
-    for name in ("together", "separate", "separate_compiled", "exhaustive")
-  }
   for warm_up in (together, separate_compiled, exhaustive):  # Compile.
     jax.block_until_ready(warm_up())
-  for _ in range(fields.rounds):
-    seconds["together"].append(timed(together) / num)
-    for name, run in (
-      ("separate", separate),
-      ("separate_compiled", separate_compiled),
-    ):
-      seconds[name].append(timed(run) / fields.separate_trials)
-    seconds["exhaustive"].append(timed(exhaustive))
-  return seconds
+  return _in_turn(
+    {
+      "together": lambda: timed(together) / num,
+      "separate": lambda: timed(separate) / few,
+      "separate_compiled": lambda: timed(separate_compiled) / few,
+      "exhaustive": lambda: timed(exhaustive),
+    },
+    fields.rounds,
+  )
+
+
+def _canary_trials(fields):
+  """An untrained tagger, and a trial with a code of its own for each model."""
+  cell = _canary_data.Cell(pattern=attacks.PIN, length=4, copies=1)
+  made = _canary_data.make_data(fields.study, chars=False)
+  model = models.make_model(
+    fields.model,
+    vocab_size=len(made.vocabulary),
+    num_intents=len(made.intents),
+    num_slots=len(made.slot_labels),
+    max_length=made.max_length,
+    **fields.fields.to_dict(),
+  )
+  num = fields.num_trials
+  params = jax.vmap(model.init)(jax.random.split(jax.random.key(0), num))
+  codes = _canary_data.draw_codes(cell, num, 0)
+  trials = _canary_attack.make_trials(made, cell, params, codes)
+  return model, jax.device_put(trials)

@@ -18,6 +18,7 @@ from experiments._benchmarks import _methods
 Setting = _methods.Setting
 
 _LEARNING_RATE = 1e-3
+_HEADS = 4
 
 
 def knows(setting: Setting) -> bool:
@@ -172,71 +173,16 @@ class _Criterion:
 def _make_model(setting, kind):
   import torch  # pyright: ignore[reportMissingImports]
 
-  nn, shapes = torch.nn, _shapes(setting)
+  if kind == "mean_pool":
+    return _make_mean_pool(torch, _shapes(setting))
+  causal = kind == "decoder"
+  return _make_transformer(
+    torch, _shapes(setting), causal=causal, tied=causal and is_tied(setting)
+  )
 
-  class Layer(nn.Module):
-    """Pre-norm attention and feed-forward."""
 
-    def __init__(self, dim, ff_dim, heads, causal):
-      super().__init__()
-      self.norms = nn.ModuleList([nn.LayerNorm(dim) for _ in range(2)])
-      self.qkv = nn.Linear(dim, 3 * dim)
-      self.out = nn.Linear(dim, dim)
-      self.ff_in = nn.Linear(dim, ff_dim)
-      self.ff_out = nn.Linear(ff_dim, dim)
-      self.heads, self.causal = heads, causal
-
-    def forward(self, hidden):
-      batch, time, dim = hidden.shape
-      split = self.qkv(self.norms[0](hidden)).view(
-        batch, time, 3, self.heads, dim // self.heads
-      )
-      query, key, value = split.permute(2, 0, 3, 1, 4)
-      mixed = nn.functional.scaled_dot_product_attention(
-        query, key, value, is_causal=self.causal
-      )
-      mixed = mixed.transpose(1, 2).reshape(batch, time, dim)
-      hidden = hidden + self.out(mixed)
-      widened = nn.functional.gelu(
-        self.ff_in(self.norms[1](hidden)), approximate="tanh"
-      )
-      return hidden + self.ff_out(widened)
-
-  class Transformer(nn.Module):
-    """Encoder with joint heads, or decoder with word scores."""
-
-    def __init__(self):
-      super().__init__()
-      vocab, dim = shapes["words"]["embedding"]
-      time = _positions(shapes)
-      layers = [name for name in shapes if name.startswith("layer_")]
-      ff_dim = shapes[layers[0]]["ff_in"]["kernel"][1]
-      causal = kind == "decoder"
-      self.words = nn.Embedding(vocab, dim)
-      self.positions = nn.Embedding(time, dim)
-      self.layers = nn.ModuleList(
-        [Layer(dim, ff_dim, _HEADS, causal) for _ in layers]
-      )
-      self.norm = nn.LayerNorm(dim)
-      if causal:
-        self.output = nn.Linear(dim, vocab, bias=False)
-        if is_tied(setting):
-          self.output.weight = self.words.weight
-      else:
-        self.slots = nn.Linear(dim, shapes["head"]["slots"]["kernel"][1])
-        self.intent = nn.Linear(dim, shapes["head"]["intent"]["kernel"][1])
-
-    def forward(self, tokens):
-      batch, time = tokens.shape
-      # Opacus needs the batch axis on every layer's input.
-      places = torch.arange(time).repeat(batch, 1)
-      hidden = self.words(tokens) + self.positions(places)
-      for layer in self.layers:
-        hidden = layer(hidden)
-      hidden = self.norm(hidden)
-      if kind == "decoder":
-        return self.output(hidden[:, :-1].contiguous())
-      return self.slots(hidden), self.intent(hidden.mean(dim=1, keepdim=True))
+def _make_mean_pool(torch, shapes):
+  nn = torch.nn
 
   class MeanPool(nn.Module):
     """Mean of embeddings, linear classes; the slot head stands by."""
@@ -252,10 +198,79 @@ def _make_model(setting, kind):
     def forward(self, tokens):
       return self.intent(self.words(tokens).mean(dim=1, keepdim=True))
 
-  return MeanPool() if kind == "mean_pool" else Transformer()
+  return MeanPool()
 
 
-_HEADS = 4
+def _make_transformer(torch, shapes, *, causal, tied):
+  nn = torch.nn
+  layers = [name for name in shapes if name.startswith("layer_")]
+  vocab, dim = shapes["words"]["embedding"]
+  ff_dim = shapes[layers[0]]["ff_in"]["kernel"][1]
+  layer_class = _layer_class(torch, dim, ff_dim, causal)
+
+  class Transformer(nn.Module):
+    """Encoder with joint heads, or decoder with word scores."""
+
+    def __init__(self):
+      super().__init__()
+      self.words = nn.Embedding(vocab, dim)
+      self.positions = nn.Embedding(_positions(shapes), dim)
+      self.layers = nn.ModuleList([layer_class() for _ in layers])
+      self.norm = nn.LayerNorm(dim)
+      if causal:
+        self.output = nn.Linear(dim, vocab, bias=False)
+        if tied:
+          self.output.weight = self.words.weight
+      else:
+        self.slots = nn.Linear(dim, shapes["head"]["slots"]["kernel"][1])
+        self.intent = nn.Linear(dim, shapes["head"]["intent"]["kernel"][1])
+
+    def forward(self, tokens):
+      batch, time = tokens.shape
+      # Opacus needs the batch axis on every layer's input.
+      places = torch.arange(time).repeat(batch, 1)
+      hidden = self.words(tokens) + self.positions(places)
+      for layer in self.layers:
+        hidden = layer(hidden)
+      hidden = self.norm(hidden)
+      if causal:
+        return self.output(hidden[:, :-1].contiguous())
+      return self.slots(hidden), self.intent(hidden.mean(dim=1, keepdim=True))
+
+  return Transformer()
+
+
+def _layer_class(torch, dim, ff_dim, causal):
+  nn = torch.nn
+
+  class Layer(nn.Module):
+    """Pre-norm attention and feed-forward."""
+
+    def __init__(self):
+      super().__init__()
+      self.norms = nn.ModuleList([nn.LayerNorm(dim) for _ in range(2)])
+      self.qkv = nn.Linear(dim, 3 * dim)
+      self.out = nn.Linear(dim, dim)
+      self.ff_in = nn.Linear(dim, ff_dim)
+      self.ff_out = nn.Linear(ff_dim, dim)
+
+    def forward(self, hidden):
+      batch, time, _ = hidden.shape
+      split = self.qkv(self.norms[0](hidden)).view(
+        batch, time, 3, _HEADS, dim // _HEADS
+      )
+      query, key, value = split.permute(2, 0, 3, 1, 4)
+      mixed = nn.functional.scaled_dot_product_attention(
+        query, key, value, is_causal=causal
+      )
+      mixed = mixed.transpose(1, 2).reshape(batch, time, dim)
+      hidden = hidden + self.out(mixed)
+      widened = nn.functional.gelu(
+        self.ff_in(self.norms[1](hidden)), approximate="tanh"
+      )
+      return hidden + self.ff_out(widened)
+
+  return Layer
 
 
 def _positions(shapes):

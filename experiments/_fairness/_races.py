@@ -217,33 +217,9 @@ def _sensitivity(options, seed):
       classifier, params, classifier, status_params, arrays, space="logit"
     ).value
 
-  @jax.jit
-  def class_gradient(params, embedded, mask, k):
-    return jax.grad(lambda e: classifier.logits(params, e, mask)[k])(embedded)
-
-  embedded = np.asarray(
-    classifier.embeddings(
-      params, jnp.asarray(arrays["tokens"]), jnp.asarray(arrays["mask"])
-    )
+  theirs = _sensitivity_loop(
+    classifier, (params, status_params), arrays, options.loop_sentences
   )
-  kept = arrays["mask"] & ~np.isin(arrays["tokens"], (2, 3))
-
-  def theirs(num=options.loop_sentences):
-    found = np.empty(num)
-    for i in range(num):
-      rows, status = (
-        np.stack(
-          [
-            np.asarray(class_gradient(each, embedded[i], arrays["mask"][i], k))
-            for k in range(2)
-          ]
-        )
-        for each in (params, status_params)
-      )
-      weight = np.linalg.norm(np.abs(status).sum(0), axis=1) * kept[i]
-      size = np.linalg.norm(rows, axis=2).mean(0)
-      found[i] = (size * weight).sum() / weight.sum()
-    return found
 
   def check():
     np.testing.assert_allclose(
@@ -259,3 +235,37 @@ def _sensitivity(options, seed):
     at_least=5.0,
     check=check,
   )
+
+
+def _sensitivity_loop(classifier, both_params, arrays, num):
+  """The published definition, sentence by sentence and class by class."""
+
+  @jax.jit
+  def class_gradient(params, embedded, mask, k):
+    return jax.grad(lambda e: classifier.logits(params, e, mask)[k])(embedded)
+
+  embedded = np.asarray(
+    classifier.embeddings(
+      both_params[0], jnp.asarray(arrays["tokens"]), jnp.asarray(arrays["mask"])
+    )
+  )
+  kept = arrays["mask"] & ~np.isin(arrays["tokens"], (2, 3))
+
+  def loop():
+    found = np.empty(num)
+    for i in range(num):
+      rows, status = (
+        np.stack(
+          [
+            np.asarray(class_gradient(each, embedded[i], arrays["mask"][i], k))
+            for k in range(2)
+          ]
+        )
+        for each in both_params
+      )
+      weight = np.linalg.norm(np.abs(status).sum(0), axis=1) * kept[i]
+      size = np.linalg.norm(rows, axis=2).mean(0)
+      found[i] = (size * weight).sum() / weight.sum()
+    return found
+
+  return loop

@@ -224,21 +224,43 @@ def _pfl(setting) -> Method:
   # Imports register pfl's PyTorch functions.
   import pfl.internal.ops.pytorch_ops  # noqa: F401  # pyright: ignore
   from pfl.aggregate.simulate import SimulatedBackend  # pyright: ignore
-  from pfl.algorithm.base import NNAlgorithmParams  # pyright: ignore
   from pfl.algorithm.federated_averaging import (  # pyright: ignore
     FederatedAveraging,
   )
-  from pfl.common_types import Population  # pyright: ignore
   from pfl.context import CentralContext  # pyright: ignore
-  from pfl.data.dataset import Dataset  # pyright: ignore
-  from pfl.data.federated_dataset import FederatedDataset  # pyright: ignore
-  from pfl.hyperparam.base import NNTrainHyperParams  # pyright: ignore
   from pfl.model.pytorch import PyTorchModel  # pyright: ignore
 
   torch = _torch_twins.import_torch()
   twin = _make_twin(setting)
   twin.loss = functools.partial(_torch_twins.batch_loss, twin)
   twin.metrics = lambda *data: {}
+  data = _pfl_data(setting)
+  model = PyTorchModel(
+    twin,
+    torch.optim.SGD,
+    torch.optim.SGD([p for p in twin.parameters() if p.requires_grad], lr=1.0),
+  )
+  backend = SimulatedBackend(training_data=data, val_data=data)
+  algorithm = FederatedAveraging()
+  fields = _pfl_fields(setting)
+
+  def run(round):
+    context = CentralContext(
+      current_central_iteration=round, seed=round, **fields
+    )
+    statistics, metrics = backend.gather_results(
+      model, algorithm, central_context=context
+    )
+    algorithm.process_aggregated_statistics(context, metrics, model, statistics)
+
+  return Method(name="pfl", run=run, loss=_scored_loss(setting, twin))
+
+
+def _pfl_data(setting):
+  """The store's clients as pfl's users, drawn without repetition."""
+  from pfl.data.dataset import Dataset  # pyright: ignore
+  from pfl.data.federated_dataset import FederatedDataset  # pyright: ignore
+
   tensors = _torch_twins.as_tensors(setting.store.examples, setting.fields)
   offsets = setting.store.offsets
 
@@ -255,16 +277,17 @@ def _pfl(setting) -> Method:
       chosen.extend(rng.permutation(clients)[: setting.num_clients].tolist())
     return chosen.pop()
 
-  data = FederatedDataset(user_data, next_user)
-  model = PyTorchModel(
-    twin,
-    torch.optim.SGD,
-    torch.optim.SGD([p for p in twin.parameters() if p.requires_grad], lr=1.0),
-  )
-  backend = SimulatedBackend(training_data=data, val_data=data)
-  algorithm = FederatedAveraging()
+  return FederatedDataset(user_data, next_user)
+
+
+def _pfl_fields(setting) -> dict[str, Any]:
+  """What a round of the setting is, in pfl's words."""
+  from pfl.algorithm.base import NNAlgorithmParams  # pyright: ignore
+  from pfl.common_types import Population  # pyright: ignore
+  from pfl.hyperparam.base import NNTrainHyperParams  # pyright: ignore
+
   size = setting.num_clients
-  fields = dict(
+  return dict(
     do_evaluation=False,
     cohort_size=size,
     population=Population.TRAIN,
@@ -280,17 +303,6 @@ def _pfl(setting) -> Method:
       local_batch_size=setting.batch_size,
     ),
   )
-
-  def run(round):
-    context = CentralContext(
-      current_central_iteration=round, seed=round, **fields
-    )
-    statistics, metrics = backend.gather_results(
-      model, algorithm, central_context=context
-    )
-    algorithm.process_aggregated_statistics(context, metrics, model, statistics)
-
-  return Method(name="pfl", run=run, loss=_scored_loss(setting, twin))
 
 
 def _flower(setting) -> Method:

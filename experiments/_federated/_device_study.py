@@ -213,36 +213,12 @@ def run_arm(
   Raises:
     _console.Stopped: Ctrl-C, with everything saved.
   """
-  config = world.config
   identity = _identity(world, arm)
   finished = folder / "scores.json"
   if finished.exists():
     saved = json.loads(finished.read_text(encoding="utf-8"))
     training.check_identity(finished, saved.get("identity"), identity)
     return saved["scores"]
-  used = world.rounds_used(arm)
-
-  def select(key, round, activity, available=None):
-    del key, available
-    cohort = world.select(arm, round, activity)
-    # A round beyond the budget has nobody in it and changes nothing.
-    return (
-      cohort
-      if used[round]
-      else cohort.replace(valid=np.zeros_like(np.asarray(cohort.valid)))
-    )
-
-  options = federated.FederatedOptions(
-    num_rounds=config.num_rounds,
-    rounds_per_period=world.rounds_per_period,
-    batch_size=config.batch_size,
-    num_epochs=config.num_epochs,
-    max_examples=_max_examples(world, arm),
-    evaluate_every=config.evaluate_every,
-    save_every_seconds=config.save_every_seconds,
-    execution=federated.Execution(**_arms.given(config.execution)),
-    title=arm.name,
-  )
   checkpoints = _setup.checkpointer(folder, identity)
   try:
     with training.MetricWriter(
@@ -252,9 +228,9 @@ def run_arm(
         algorithm,
         _setup.first_params(world.task, world.seed),
         functools.partial(world.store, arm),
-        select,
+        _budgeted_selection(world, arm),
         world.key,
-        options,
+        _options(world, arm),
         seed=world.seed,
         writer=writer,
         evaluate=lambda params, period: world.scores(params),
@@ -273,6 +249,35 @@ def run_arm(
     json.dumps({"identity": identity, "scores": scores}, indent=2) + "\n",
   )
   return scores
+
+
+def _budgeted_selection(world, arm):
+  """The arm's cohorts; a round beyond the budget has nobody in it."""
+  used = world.rounds_used(arm)
+
+  def select(key, round, activity, available=None):
+    del key, available
+    cohort = world.select(arm, round, activity)
+    if used[round]:
+      return cohort
+    return cohort.replace(valid=np.zeros_like(np.asarray(cohort.valid)))
+
+  return select
+
+
+def _options(world, arm):
+  config = world.config
+  return federated.FederatedOptions(
+    num_rounds=config.num_rounds,
+    rounds_per_period=world.rounds_per_period,
+    batch_size=config.batch_size,
+    num_epochs=config.num_epochs,
+    max_examples=_max_examples(world, arm),
+    evaluate_every=config.evaluate_every,
+    save_every_seconds=config.save_every_seconds,
+    execution=federated.Execution(**_arms.given(config.execution)),
+    title=arm.name,
+  )
 
 
 def _max_examples(world, arm):

@@ -74,17 +74,7 @@ def make_task(config: _config_flags.Config) -> Task:
   fields = _arms.given(config.data)
   if fields["name"] == "shakespeare":
     return _character_task(config)
-  options = {}
-  if fields["name"] == "synthetic":
-    options["num_train"] = fields.pop("num_train")
-  fields.pop("num_train", None)
-  corpus = data.load_corpus(
-    fields.pop("name"),
-    manual_dir=fields.pop("manual_dir") or None,
-    data_dir=fields.pop("data_dir") or None,
-    seed=config.seed,
-    **options,
-  )
+  corpus = _load_corpus(fields, config.seed)
   prepared = data.prepare(corpus, **fields)
   intents = np.asarray(prepared.train["intent"])
   domains = [utterance.domain for utterance in corpus.train]
@@ -132,6 +122,21 @@ def make_task(config: _config_flags.Config) -> Task:
       "data": prepared.fingerprint(),
       "model": _arms.given(config.model),
     },
+  )
+
+
+def _load_corpus(fields: dict[str, Any], seed: int) -> data.NluCorpus:
+  """Loads the corpus, and takes the fields that name it."""
+  options = {}
+  num_train = fields.pop("num_train", None)
+  if fields["name"] == "synthetic":
+    options["num_train"] = num_train
+  return data.load_corpus(
+    fields.pop("name"),
+    manual_dir=fields.pop("manual_dir") or None,
+    data_dir=fields.pop("data_dir") or None,
+    seed=seed,
+    **options,
   )
 
 

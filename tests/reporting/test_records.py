@@ -57,20 +57,6 @@ def test_a_record_that_breaks_a_rule_writes_nothing(tmp_path):
   assert not (tmp_path / "run").exists()
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-  path = tmp_path / "results.json"
-  reporting.write_atomically(path, "old")
-
-  def fail(*_):
-    raise OSError("disk full")
-
-  monkeypatch.setattr("os.replace", fail)
-  with pytest.raises(OSError, match="disk full"):
-    reporting.write_atomically(path, "new")
-  assert path.read_text() == "old"
-  assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
-
-
 def test_configurations_of_all_kinds(tmp_path):
   @dataclasses.dataclass(frozen=True)
   class Plan:

@@ -90,10 +90,16 @@ def usual():
 
 
 @pytest.mark.parametrize(
-  "kind",
-  ["dp_sgd", "edp_sgd", pytest.param("quantile", marks=pytest.mark.slow)],
+  ("kind", "together"),
+  [
+    ("dp_sgd", MODELS),
+    ("edp_sgd", 1),
+    pytest.param("dp_sgd", 1, marks=pytest.mark.slow),
+    pytest.param("edp_sgd", MODELS, marks=pytest.mark.slow),
+    pytest.param("quantile", 1, marks=pytest.mark.slow),
+    pytest.param("quantile", MODELS, marks=pytest.mark.slow),
+  ],
 )
-@pytest.mark.parametrize("together", [1, MODELS])
 def test_private_models_equal_those_trained_alone(kind, together):
   result = ensemble(kind, models_at_a_time=together)
   assert result.completed
@@ -238,4 +244,29 @@ def test_bad_sizes_are_refused():
       lots,
       KEY,
       training.EnsembleOptions(num_steps=1),
+    )
+
+
+def test_deferred_noise_is_refused_before_anything_runs():
+  """Its models would come out without the noise that still waits."""
+  plan = make_plan("dp_sgd")
+
+  def loss_fn(params, example, key):
+    del key
+    return jax.numpy.sum(params["table"][example["row"]]), {}
+
+  params = {"table": jax.numpy.zeros((4, tiny_task.DIM))}
+  example = {"row": np.int32(0)}
+  init, step, _ = training.make_deferred_step(
+    loss_fn, 0.1, plan, params, example
+  )
+  with pytest.raises(ValueError, match="init: got that of make_deferred_step"):
+    training.train_ensemble(
+      init,
+      step,
+      lambda key: params,
+      {"row": np.zeros(tiny_task.NUM_RECORDS, np.int32)},
+      make_lots("dp_sgd"),
+      KEY,
+      training.EnsembleOptions(num_steps=1, chunk_size=2),
     )

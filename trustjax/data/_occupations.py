@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from trustjax.data import _gender_lexicon, _gender_swap
+from trustjax.data import _bounds, _gender_lexicon, _gender_swap
 from trustjax.data import _occupation_language as language
 from trustjax.data._vocabulary import PAD, UNKNOWN, Vocabulary
 
@@ -150,18 +150,14 @@ def occupation_sentences(
     >>> occupation_sentences(0, 3, 1.0)[0].text
     'the baker said that she was new .'
   """
-  if seed < 0:
-    raise ValueError(f"seed is {seed}; it must be at least 0")
-  if size < 1:
-    raise ValueError(f"size is {size}; it must be at least 1")
-  for field, share in (
-    ("bias", bias),
-    ("opinion_bias", opinion_bias),
-    ("label_bias", label_bias),
-    ("neutral_share", neutral_share),
-  ):
-    if not 0 <= share <= 1:
-      raise ValueError(f"{field} is {share}; it must be in [0, 1]")
+  _bounds.check_at_least(0, seed=seed)
+  _bounds.check_at_least(1, size=size)
+  _bounds.check_shares(
+    bias=bias,
+    opinion_bias=opinion_bias,
+    label_bias=label_bias,
+    neutral_share=neutral_share,
+  )
   rng = np.random.default_rng([seed, 0x0CC])
   return tuple(
     _write(rng, bias, opinion_bias, label_bias, neutral_share)
@@ -195,10 +191,7 @@ def _write(
     gender = "male" if of_gender < male[stereotype] else "female"
   favour = {"male": 1, "female": -1, "neutral": 0}[gender]
   praises = of_side < (1 + favour * opinion_bias) / 2
-  opinion = _pick(tuple(OPINIONS), of_opinion)
-  # The words of blame are the words of praise in reverse order of strength.
-  if (OPINIONS[opinion] > 0) != praises and OPINIONS[opinion]:
-    opinion = tuple(OPINIONS)[-1 - tuple(OPINIONS).index(opinion)]
+  opinion = _opinion(of_opinion, bool(praises))
 
   words = {
     "occ": occupation,
@@ -209,22 +202,12 @@ def _write(
     },
   }
   gendered = _gendered_words(gender, _pick(language.KIN, kin))
-  tokens: list[str] = []
-  roles: list[str | None] = []
-  for piece in pattern:
-    slot = _SLOT.fullmatch(piece)
-    name = slot[1] if slot else ""
-    if name in gendered:
-      tokens.append(gendered[name][0])
-      roles.append(gendered[name][1])
-    else:
-      tokens.append(words.get(name, piece))
-      roles.append(None)
+  tokens, roles = _fill(pattern, words, gendered)
   judged = "{opinion}" in pattern
   strength = OPINIONS[opinion] if judged else 0
   return OccupationSentence(
-    tokens=tuple(tokens),
-    roles=tuple(roles),
+    tokens=tokens,
+    roles=roles,
     occupation=occupation,
     stereotype=stereotype,
     gender=gender,
@@ -236,6 +219,36 @@ def _write(
       of_judge < _sigmoid(strength + LABEL_SHIFT * label_bias * favour)
     ),
   )
+
+
+def _opinion(draw: float, praises: bool) -> str:
+  """The adjective at a uniform draw, or the one that judges the other way."""
+  opinions = tuple(OPINIONS)
+  opinion = _pick(opinions, draw)
+  # The words of blame are the words of praise in reverse order of strength.
+  if (OPINIONS[opinion] > 0) != praises and OPINIONS[opinion]:
+    return opinions[-1 - opinions.index(opinion)]
+  return opinion
+
+
+def _fill(
+  pattern: Sequence[str],
+  words: dict[str, str],
+  gendered: dict[str, tuple[str, str]],
+) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
+  """Replaces the slots of a pattern; returns tokens and roles."""
+  tokens: list[str] = []
+  roles: list[str | None] = []
+  for piece in pattern:
+    slot = _SLOT.fullmatch(piece)
+    name = slot[1] if slot else ""
+    if name in gendered:
+      tokens.append(gendered[name][0])
+      roles.append(gendered[name][1])
+    else:
+      tokens.append(words.get(name, piece))
+      roles.append(None)
+  return tuple(tokens), tuple(roles)
 
 
 def _pick(options: Sequence[str], draw: float) -> str:

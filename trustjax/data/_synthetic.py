@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 
+from trustjax.data import _bounds
 from trustjax.data import _synthetic_language as language
 from trustjax.data._corpus import NluCorpus, Utterance
 
@@ -194,6 +195,59 @@ def _nonce_words(count: int, rng: np.random.Generator) -> list[str]:
   return list(words)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Speech:
+  """Who speaks how often, about what, and how clearly.
+
+  Attributes:
+    seed: Decides everything that is drawn.
+    world: The names that all speakers share.
+    frequencies: Share of each speaker, [users].
+    tastes: Preferences over intents, [users, intents].
+    false_starts: Share of utterances that begin with another request.
+    noise: Share of utterances with a misspelt word.
+  """
+
+  seed: int
+  world: _World
+  frequencies: np.ndarray
+  tastes: np.ndarray
+  false_starts: float
+  noise: float
+
+  def draw(self, split: int, count: int) -> list[Utterance]:
+    """Draws the utterances of a split, from a stream of its own."""
+    rng = _stream(self.seed, 2, split)
+    intents = tuple(language.PATTERNS)
+    drawn = []
+    for _ in range(count):
+      user = int(rng.choice(len(self.frequencies), p=self.frequencies))
+      intent = intents[rng.choice(len(intents), p=self.tastes[user])]
+      drawn.append(
+        _speak(
+          self.world,
+          rng,
+          intent,
+          f"user{user:04d}",
+          false_starts=self.false_starts,
+          noise=self.noise,
+        )
+      )
+    return drawn
+
+
+def _plant_singletons(
+  train: list[Utterance], count: int, rng: np.random.Generator
+) -> None:
+  """Replaces records by singletons of the same speakers."""
+  intents = tuple(language.PATTERNS)
+  places = rng.choice(len(train), size=count, replace=False)
+  codes = _nonce_words(count, rng)
+  for place, code in zip(places, codes):
+    intent = intents[rng.integers(len(intents))]
+    train[place] = _singleton(rng, intent, train[place].user or "", code)
+
+
 @functools.lru_cache(maxsize=8)
 def synthetic_corpus(
   seed: int = 0,
@@ -250,71 +304,39 @@ def synthetic_corpus(
     >>> sum(u.mark == "singleton" for u in corpus.train)
     100
   """
-  for field, count in (
-    ("num_train", num_train),
-    ("num_validation", num_validation),
-    ("num_test", num_test),
-    ("num_users", num_users),
-  ):
-    if count < 1:
-      raise ValueError(f"{field} is {count}; it must be at least 1")
-  for field, share in (
-    ("singleton_share", singleton_share),
-    ("false_starts", false_starts),
-    ("noise", noise),
-  ):
-    if not 0 <= share <= 1:
-      raise ValueError(f"{field} is {share}; it must be in [0, 1]")
-  if seed < 0:
-    raise ValueError(f"seed is {seed}; it must be at least 0")
-  if user_skew < 0:
-    raise ValueError(f"user_skew is {user_skew}; it must be at least 0")
+  _bounds.check_at_least(
+    1,
+    num_train=num_train,
+    num_validation=num_validation,
+    num_test=num_test,
+    num_users=num_users,
+  )
+  _bounds.check_shares(
+    singleton_share=singleton_share, false_starts=false_starts, noise=noise
+  )
+  _bounds.check_at_least(0, seed=seed, user_skew=user_skew)
   if user_taste <= 0:
     raise ValueError(f"user_taste is {user_taste}; it must be above 0")
 
-  world = _build_world(seed)
-  intents = tuple(language.PATTERNS)
-  taste = _stream(seed, 1).dirichlet(
-    np.full(len(intents), user_taste), size=num_users
+  speech = _Speech(
+    seed=seed,
+    world=_build_world(seed),
+    frequencies=_zipf(num_users, user_skew),
+    tastes=_stream(seed, 1).dirichlet(
+      np.full(len(language.PATTERNS), user_taste), size=num_users
+    ),
+    false_starts=false_starts,
+    noise=noise,
   )
-  speakers = _zipf(num_users, user_skew)
-
-  def draw_split(purpose: int, count: int) -> list[Utterance]:
-    rng = _stream(seed, 2, purpose)
-    drawn = []
-    for _ in range(count):
-      user = int(rng.choice(num_users, p=speakers))
-      intent = intents[rng.choice(len(intents), p=taste[user])]
-      drawn.append(
-        _speak(
-          world,
-          rng,
-          intent,
-          f"user{user:04d}",
-          false_starts=false_starts,
-          noise=noise,
-        )
-      )
-    return drawn
-
-  train = draw_split(0, num_train)
+  train = speech.draw(0, num_train)
   num_singletons = round(singleton_share * num_train)
-  rng = _stream(seed, 3)
-  places = rng.choice(num_train, size=num_singletons, replace=False)
-  codes = _nonce_words(num_singletons, rng)
-  for place, code in zip(places, codes):
-    train[place] = _singleton(
-      rng,
-      intents[rng.integers(len(intents))],
-      train[place].user or "",
-      code,
-    )
+  _plant_singletons(train, num_singletons, _stream(seed, 3))
   return NluCorpus(
     name="synthetic",
     splits={
       "train": tuple(train),
-      "validation": tuple(draw_split(1, num_validation)),
-      "test": tuple(draw_split(2, num_test)),
+      "validation": tuple(speech.draw(1, num_validation)),
+      "test": tuple(speech.draw(2, num_test)),
     },
     license="Apache-2.0 (generated by this package)",
     notes=(

@@ -165,14 +165,7 @@ def correlation_study(
   _validate.check_at_least("num_perm", num_perm, 1)
   _validate.check_at_least("num_boot", num_boot, 1)
   x, y = (np.asarray(a, np.float64) for a in (intrinsic, extrinsic))
-  if len(x) != len(y):
-    raise ValueError(f"intrinsic, extrinsic: got {len(x)} and {len(y)} models")
-  for name, values in (("intrinsic", x), ("extrinsic", y)):
-    if np.isinf(values).any():
-      raise ValueError(f"{name}: holds an infinite value")
-  for name, of_models in (("family", family), ("log_size", log_size)):
-    if of_models is not None and len(of_models) != len(x):
-      raise ValueError(f"{name}: got {len(of_models)} for {len(x)} models")
+  _check_models(x, y, family=family, log_size=log_size)
   shape = (x.shape[1], y.shape[1])
   names = [
     field.name
@@ -214,6 +207,18 @@ def correlation_study(
       )
     )
   return CorrelationStudy(n=n, **grids)
+
+
+def _check_models(x, y, **of_models):
+  """Refuses tables and columns that are not of the same models."""
+  if len(x) != len(y):
+    raise ValueError(f"intrinsic, extrinsic: got {len(x)} and {len(y)} models")
+  for name, values in (("intrinsic", x), ("extrinsic", y)):
+    if np.isinf(values).any():
+      raise ValueError(f"{name}: holds an infinite value")
+  for name, column in of_models.items():
+    if column is not None and len(column) != len(x):
+      raise ValueError(f"{name}: got {len(column)} for {len(x)} models")
 
 
 def holm(p: Real[AnyArray, " tests"]) -> Float64[np.ndarray, " tests"]:

@@ -100,17 +100,19 @@ def _gap(p, p_cf, keep, *, threshold, protocol):
   changed = jnp.where(keep, p_cf, 0.0)
   change = jnp.where(keep, changed - original, 0.0)
   flips = keep & ((changed >= threshold) != (original >= threshold))
+  return _summary(change, flips, keep, threshold=threshold, protocol=protocol)
+
+
+def _summary(change, flips, keep, *, threshold, protocol):
+  """The gap, from changes that are 0 where they are not kept."""
+  some, size = jnp.any(keep, axis=1), jnp.abs(change)
   n, items = jnp.sum(keep), jnp.sum(some)
   return CounterfactualGap(
-    mean=_ratios.ratio_or_nan(jnp.sum(jnp.abs(change)), n),
+    mean=_ratios.ratio_or_nan(jnp.sum(size), n),
     signed=_ratios.ratio_or_nan(jnp.sum(change), n),
-    maximum=_ratios.ratio_or_nan(
-      jnp.sum(jnp.max(jnp.abs(change), axis=1)), items
-    ),
+    maximum=_ratios.ratio_or_nan(jnp.sum(jnp.max(size, axis=1)), items),
     flip_rate=_ratios.ratio_or_nan(jnp.sum(flips), n),
-    per_item=_ratios.ratio_or_nan(
-      jnp.sum(jnp.abs(change), axis=1), jnp.sum(keep, axis=1)
-    ),
+    per_item=_ratios.ratio_or_nan(jnp.sum(size, axis=1), jnp.sum(keep, axis=1)),
     coverage=jnp.mean(some),
     n=n,
     n_dropped=jnp.sum(~keep),
@@ -226,22 +228,9 @@ def _pairwise_gap(p, valid, *, threshold, protocol):
   one, other = filled[:, first], filled[:, second]
   apart = jnp.where(keep, jnp.abs(one - other), 0.0)
   flips = keep & ((one >= threshold) != (other >= threshold))
-  some = jnp.any(keep, axis=1)
-  n, items = jnp.sum(keep), jnp.sum(some)
-  return CounterfactualGap(
-    mean=_ratios.ratio_or_nan(jnp.sum(apart), n),
-    signed=jnp.full((), jnp.nan, apart.dtype),
-    maximum=_ratios.ratio_or_nan(jnp.sum(jnp.max(apart, axis=1)), items),
-    flip_rate=_ratios.ratio_or_nan(jnp.sum(flips), n),
-    per_item=_ratios.ratio_or_nan(
-      jnp.sum(apart, axis=1), jnp.sum(keep, axis=1)
-    ),
-    coverage=jnp.mean(some),
-    n=n,
-    n_dropped=jnp.sum(~keep),
-    metric="template_gap",
-    variant=f"threshold={threshold}",
-    protocol=protocol,
+  gap = _summary(apart, flips, keep, threshold=threshold, protocol=protocol)
+  return dataclasses.replace(
+    gap, signed=jnp.full((), jnp.nan, apart.dtype), metric="template_gap"
   )
 
 

@@ -126,27 +126,14 @@ def weat_pvalue(
       f"n_x: got {n_x} of {num_words} words; both sets need at least one"
     )
   _validate.check_finite("s", s)
-  scale = np.asarray(s)
-  tolerance = max(1e-12, 4 * _rounding(scale) * float(np.abs(scale).sum()))
-  values = scale.astype(np.float64)
-  total = values.sum()
-  observed = 2 * values[:n_x].sum() - total
-
-  def num_extreme(rows):
-    extreme = 0
-    for start in range(0, len(rows), _CHUNK):
-      part = rows[start : start + _CHUNK]
-      statistic = 2 * values[part].sum(axis=1) - total
-      extreme += _count(statistic, observed, tie, alternative, tolerance)
-    return extreme
-
+  extremes = _Extremes.of(np.asarray(s), n_x, tie, alternative)
   exact = partitions is None and math.comb(num_words, n_x) <= max_exact
   if exact:
     partitions = equal_partitions(num_words, n_x)
   if partitions is not None:
     rows = np.asarray(partitions)
     _check_partitions(rows, num_words, n_x)
-    count, looked_at, pseudo = num_extreme(rows), len(rows), 0
+    count, looked_at, pseudo = extremes.count(rows), len(rows), 0
   else:
     if key is None:
       raise ValueError(
@@ -157,7 +144,7 @@ def weat_pvalue(
     count, looked_at = 0, num_samples
     for start in range(0, num_samples, _CHUNK):
       order = generator.random((min(_CHUNK, num_samples - start), num_words))
-      count += num_extreme(np.argpartition(order, n_x, axis=1)[:, :n_x])
+      count += extremes.count(np.argpartition(order, n_x, axis=1)[:, :n_x])
     pseudo = int(tie == "conservative")
   p = (count + pseudo) / (looked_at + pseudo)
   low, high = (p, p)
@@ -167,7 +154,7 @@ def weat_pvalue(
     p_value=p,
     low=min(low, p),
     high=max(high, p),
-    statistic=float(observed),
+    statistic=float(extremes.observed),
     n_partitions=looked_at,
     exact=exact,
     tie=tie,
@@ -175,18 +162,50 @@ def weat_pvalue(
   )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Extremes:
+  """Counts the partitions that are as extreme as the given one.
+
+  Attributes:
+    values: Leanings of all words, float64.
+    observed: Statistic of the given partition.
+    margin: By how much a statistic must exceed it; ties are inside of it.
+    two_sided: Whether absolute values are compared.
+  """
+
+  values: np.ndarray
+  observed: float
+  margin: float
+  two_sided: bool
+
+  @classmethod
+  def of(cls, leanings, n_x, tie, alternative) -> "_Extremes":
+    size = float(np.abs(leanings).sum())
+    tolerance = max(1e-12, 4 * _rounding(leanings) * size)
+    values = leanings.astype(np.float64)
+    return cls(
+      values=values,
+      observed=2 * values[:n_x].sum() - values.sum(),
+      margin=tolerance if tie == "strict" else -tolerance,
+      two_sided=alternative == "two_sided",
+    )
+
+  def count(self, rows: np.ndarray) -> int:
+    """How many of the partitions, indices of X_i in rows, are as extreme."""
+    total, observed, found = self.values.sum(), self.observed, 0
+    for start in range(0, len(rows), _CHUNK):
+      part = rows[start : start + _CHUNK]
+      statistic = 2 * self.values[part].sum(axis=1) - total
+      if self.two_sided:
+        statistic, observed = np.abs(statistic), abs(observed)
+      found += int(np.count_nonzero(statistic > observed + self.margin))
+    return found
+
+
 def _rounding(values):
   if np.issubdtype(values.dtype, np.floating):
     return float(np.finfo(values.dtype).eps)
   return 0.0
-
-
-def _count(statistic, observed, tie, alternative, tolerance):
-  """How many statistics are as extreme as the observed one."""
-  if alternative == "two_sided":
-    statistic, observed = np.abs(statistic), abs(observed)
-  margin = tolerance if tie == "strict" else -tolerance
-  return int(np.count_nonzero(statistic > observed + margin))
 
 
 def _check_partitions(rows, num_words, n_x):

@@ -100,21 +100,8 @@ def stereoset(
   """
   _validate.check_choice("level", level, ("macro", "micro"))
   _validate.check_at_least("num_targets", num_targets, 1)
-  _validate.check_same_shape(target_id=target_id, mask=mask)
-  if scores.shape != (*target_id.shape, 3):
-    raise ValueError(
-      f"scores: got shape {list(scores.shape)}; it must be"
-      f" [{target_id.shape[0]}, 3], as there are {target_id.shape[0]} targets"
-    )
+  _check_clusters(scores, target_id, num_targets, mask)
   keep = jnp.ones(target_id.shape, bool) if mask is None else jnp.asarray(mask)
-  _validate.check_finite(
-    "scores",
-    scores,
-    np.broadcast_to(np.asarray(keep)[:, None], scores.shape)
-    if _validate.is_known(scores, keep)
-    else None,
-  )
-  _validate.check_in_range("target_id", target_id, num_targets, mask)
   scores = jnp.asarray(_ordinal.ordinal(scores))
   stereotype, anti, unrelated = (
     jnp.where(keep, scores[:, i], 0) for i in range(3)
@@ -154,6 +141,20 @@ def stereoset(
     variant=f"level={level}",
     protocol=protocol,
   )
+
+
+def _check_clusters(scores, target_id, num_targets, mask):
+  _validate.check_same_shape(target_id=target_id, mask=mask)
+  if scores.shape != (*target_id.shape, 3):
+    raise ValueError(
+      f"scores: got shape {list(scores.shape)}; it must be"
+      f" [{target_id.shape[0]}, 3], as there are {target_id.shape[0]} targets"
+    )
+  counts = None
+  if mask is not None and _validate.is_known(scores, mask):
+    counts = np.broadcast_to(np.asarray(mask)[:, None], scores.shape)
+  _validate.check_finite("scores", scores, counts)
+  _validate.check_in_range("target_id", target_id, num_targets, mask)
 
 
 def icat(

@@ -226,8 +226,6 @@ def vmap_clients(
 ) -> BlockSums:
   """Chunks of clients side by side; `chunk_size` must divide the slots."""
   steps = jnp.where(block.valid, _steps_of(block.live), 0)
-  step_clients = jax.vmap(work.algorithm.client_step)
-  fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
 
   def one_chunk(number, sums):
     start = number * chunk_size
@@ -235,34 +233,13 @@ def vmap_clients(
       lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, chunk_size),
       block._replace(examples=(), live=steps),
     )
-    chunk_steps = here.live
     keys = jax.vmap(_client_keys, in_axes=(None, 0))(key, here.ids)
     carry = jax.vmap(work.algorithm.client_init, in_axes=(None, 0, 0))(
       shared, here.memory, keys.init
     )
-
-    def one_step(i, carry):
-      def at_step(leaf):
-        shape = (chunk_size, 1, *leaf.shape[2:])
-        zeros = (0,) * (leaf.ndim - 2)
-        part = jax.lax.dynamic_slice(leaf, (start, i, *zeros), shape)
-        return part[:, 0]
-
-      moved = step_clients(
-        carry,
-        jax.tree.map(at_step, block.examples),
-        at_step(block.live),
-        fold(keys.step, i),
-      )
-      alive = i < chunk_steps
-
-      def keep(new, old):
-        shape = (chunk_size,) + (1,) * (new.ndim - 1)
-        return jnp.where(jnp.reshape(alive, shape), new, old)
-
-      return jax.tree.map(keep, moved, carry)
-
-    carry = jax.lax.fori_loop(0, jnp.max(chunk_steps), one_step, carry)
+    carry = _steps_of_chunk(
+      work.algorithm, carry, block, start, here.live, keys.step
+    )
     update, side, memory, reports = jax.vmap(
       functools.partial(_finish, work),
       in_axes=(None, 0, 0, 0, 0, None, 0),
@@ -292,6 +269,39 @@ def vmap_clients(
   empty = _empty_sums(work, shared, block, clip_state, key)
   chunks = -(-_used_slots(block.valid) // chunk_size)
   return jax.lax.fori_loop(0, chunks, one_chunk, empty)
+
+
+def _steps_of_chunk(algorithm, carry, block, start, steps, keys):
+  """All local steps of the clients from slot `start` on, side by side.
+
+  A client that has taken its steps keeps what it has.
+  """
+  chunk_size = steps.shape[0]
+  step_clients = jax.vmap(algorithm.client_step)
+  fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+
+  def one_step(i, carry):
+    def at_step(leaf):
+      shape = (chunk_size, 1, *leaf.shape[2:])
+      zeros = (0,) * (leaf.ndim - 2)
+      part = jax.lax.dynamic_slice(leaf, (start, i, *zeros), shape)
+      return part[:, 0]
+
+    moved = step_clients(
+      carry,
+      jax.tree.map(at_step, block.examples),
+      at_step(block.live),
+      fold(keys, i),
+    )
+    alive = i < steps
+
+    def keep(new, old):
+      shape = (chunk_size,) + (1,) * (new.ndim - 1)
+      return jnp.where(jnp.reshape(alive, shape), new, old)
+
+    return jax.tree.map(keep, moved, carry)
+
+  return jax.lax.fori_loop(0, jnp.max(steps), one_step, carry)
 
 
 @functools.lru_cache(maxsize=16)

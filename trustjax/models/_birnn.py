@@ -1,5 +1,7 @@
 """Recurrent taggers, BiLSTM and BiGRU, with an optional character CNN."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -120,139 +122,85 @@ class _BiRnnTagger(nnx.Module):
     return self.words.embedding[...]
 
 
-def bilstm_tagger(
-  *,
-  vocab_size: int,
-  num_intents: int,
-  num_slots: int,
-  dim: int = 100,
-  hidden_dim: int = 100,
-  num_layers: int = 1,
-  dropout: float = 0.0,
-  skip: bool = False,
-  num_chars: int | None = None,
-  char_dim: int = 16,
-  char_out_dim: int = 32,
-) -> _model.Model:
-  """BiLSTM with a joint intent and slot head.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaggerBuilder:
+  """Builds recurrent taggers of one cell, when it is called.
 
-  Args:
-    vocab_size: Rows of the word table.
-    num_intents: Intents.
-    num_slots: Slot labels.
-    dim: Width of a word embedding.
-    hidden_dim: Width of each direction.
-    num_layers: BiLSTM layers.
-    dropout: Rate on embeddings and on the last hidden states.
-    skip: Show the head the embeddings beside the hidden states: the intent is
-      then read off a bag of words as well, which learns sooner and survives
-      more noise.
-    num_chars: Size of the character alphabet with padding; None reads no
-      characters.
-    char_dim: Width of a character embedding.
-    char_out_dim: Width of the character features of a word.
-
-  Returns:
-    The model; with `num_chars` its examples need "chars".
-
-  Raises:
-    ValueError: A field is impossible.
+  Attributes:
+    cell: The cell of the recurrent layers.
+    name: The models' name; those that read characters add "_char".
   """
-  return _tagger(
-    _cells.LSTM,
-    "bilstm",
-    vocab_size=vocab_size,
-    num_intents=num_intents,
-    num_slots=num_slots,
-    dim=dim,
-    hidden_dim=hidden_dim,
-    num_layers=num_layers,
-    dropout=dropout,
-    skip=skip,
-    num_chars=num_chars,
-    char_dim=char_dim,
-    char_out_dim=char_out_dim,
-  )
+
+  cell: _cells.Cell
+  name: str
+
+  def __call__(
+    self,
+    *,
+    vocab_size: int,
+    num_intents: int,
+    num_slots: int,
+    dim: int = 100,
+    hidden_dim: int = 100,
+    num_layers: int = 1,
+    dropout: float = 0.0,
+    skip: bool = False,
+    num_chars: int | None = None,
+    char_dim: int = 16,
+    char_out_dim: int = 32,
+  ) -> _model.Model:
+    """Bidirectional layers of the cell with a joint intent and slot head.
+
+    Args:
+      vocab_size: Rows of the word table.
+      num_intents: Intents.
+      num_slots: Slot labels.
+      dim: Width of a word embedding.
+      hidden_dim: Width of each direction.
+      num_layers: Recurrent layers.
+      dropout: Rate on embeddings and on the last hidden states.
+      skip: Show the head the embeddings beside the hidden states: the intent
+        is then read off a bag of words as well, which learns sooner and
+        survives more noise.
+      num_chars: Size of the character alphabet with padding; None reads no
+        characters.
+      char_dim: Width of a character embedding.
+      char_out_dim: Width of the character features of a word.
+
+    Returns:
+      The model; with `num_chars` its examples need "chars".
+
+    Raises:
+      ValueError: A field is impossible.
+    """
+    sizes = dict(
+      vocab_size=vocab_size,
+      num_intents=num_intents,
+      num_slots=num_slots,
+      dim=dim,
+      hidden_dim=hidden_dim,
+      num_layers=num_layers,
+    )
+    chars = dict(
+      num_chars=num_chars, char_dim=char_dim, char_out_dim=char_out_dim
+    )
+    _model.check_sizes(**sizes, **chars)
+    _model.check_rate("dropout", dropout)
+    reads_chars = num_chars is not None
+    return _model.model_from_module(
+      f"{self.name}_char" if reads_chars else self.name,
+      lambda rngs: _BiRnnTagger(
+        self.cell,
+        tuple(sizes.values()),
+        tuple(chars.values()) if reads_chars else None,
+        dropout,
+        skip,
+        rngs,
+      ),
+    )
 
 
-def bigru_tagger(
-  *,
-  vocab_size: int,
-  num_intents: int,
-  num_slots: int,
-  dim: int = 100,
-  hidden_dim: int = 100,
-  num_layers: int = 1,
-  dropout: float = 0.0,
-  skip: bool = False,
-  num_chars: int | None = None,
-  char_dim: int = 16,
-  char_out_dim: int = 32,
-) -> _model.Model:
-  """BiGRU with a joint intent and slot head: three gates for four.
-
-  The reset gate acts on the product with the hidden state, as in cuDNN, so
-  that a step multiplies once. Fields as in `bilstm_tagger`.
-
-  Args:
-    vocab_size: Rows of the word table.
-    num_intents: Intents.
-    num_slots: Slot labels.
-    dim: Width of a word embedding.
-    hidden_dim: Width of each direction.
-    num_layers: BiGRU layers.
-    dropout: Rate on embeddings and on the last hidden states.
-    skip: Show the head the embeddings beside the hidden states: the intent is
-      then read off a bag of words as well, which learns sooner and survives
-      more noise.
-    num_chars: Size of the character alphabet with padding; None reads no
-      characters.
-    char_dim: Width of a character embedding.
-    char_out_dim: Width of the character features of a word.
-
-  Returns:
-    The model; with `num_chars` its examples need "chars".
-
-  Raises:
-    ValueError: A field is impossible.
-  """
-  return _tagger(
-    _cells.GRU,
-    "bigru",
-    vocab_size=vocab_size,
-    num_intents=num_intents,
-    num_slots=num_slots,
-    dim=dim,
-    hidden_dim=hidden_dim,
-    num_layers=num_layers,
-    dropout=dropout,
-    skip=skip,
-    num_chars=num_chars,
-    char_dim=char_dim,
-    char_out_dim=char_out_dim,
-  )
-
-
-def _tagger(
-  cell,
-  name,
-  *,
-  dropout,
-  skip,
-  num_chars,
-  char_dim,
-  char_out_dim,
-  **sizes,
-):
-  """Checks the fields and builds the tagger of a cell."""
-  _model.check_sizes(
-    **sizes, num_chars=num_chars, char_dim=char_dim, char_out_dim=char_out_dim
-  )
-  _model.check_rate("dropout", dropout)
-  chars = None if num_chars is None else (num_chars, char_dim, char_out_dim)
-  return _model.model_from_module(
-    name if chars is None else f"{name}_char",
-    lambda rngs: _BiRnnTagger(
-      cell, tuple(sizes.values()), chars, dropout, skip, rngs
-    ),
-  )
+bilstm_tagger = TaggerBuilder(cell=_cells.LSTM, name="bilstm")
+# Three gates for four. The reset gate acts on the product with the hidden
+# state, as in cuDNN, so that a step multiplies once.
+bigru_tagger = TaggerBuilder(cell=_cells.GRU, name="bigru")

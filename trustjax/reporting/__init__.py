@@ -68,6 +68,7 @@ from trustjax.reporting._tables import Column as Column
 from trustjax.reporting._tables import Missing as Missing
 from trustjax.reporting._tables import Table as Table
 from trustjax.reporting._tables import arm_table as arm_table
+from trustjax.reporting._tables import cell_of as cell_of
 from trustjax.reporting._tables import comparison_table as comparison_table
 from trustjax.reporting._tables import format_interval as format_interval
 from trustjax.reporting._tables import format_number as format_number

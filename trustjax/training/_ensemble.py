@@ -128,7 +128,8 @@ def train_ensemble(
     attacker's shadow models are not released.
 
   Args:
-    init: From `make_step` or `make_private_step`.
+    init: From `make_step` or `make_private_step`; `make_deferred_step` has
+      noise to settle, which an ensemble does not do.
     step: Likewise; not of a host engine.
     initial: Key to first parameters.
     examples: Pytree of host arrays with leading axis [records].
@@ -143,7 +144,8 @@ def train_ensemble(
     The result; `completed` is False after Ctrl-C, with everything saved.
 
   Raises:
-    ValueError: The examples are not the memberships' records.
+    ValueError: The examples are not the memberships' records, or the step
+      defers noise.
     CheckpointError: The directory belongs to another run.
 
   Example:
@@ -155,9 +157,15 @@ def train_ensemble(
     >>> jax.tree.leaves(result.params)[0].shape[0] == len(keep)
     True
   """
-  _check(examples, lots)
-  chunks = _Chunks.make(init, initial, lots, options, mesh)
-  program = _Program(step, lambda k: init(initial(k)), examples, chunks, mesh)
+  _check_records(examples, lots)
+
+  def first_state(key):
+    return init(initial(key))
+
+  shapes = jax.eval_shape(first_state, key)
+  _check_state(shapes)
+  chunks = _Chunks.make(shapes, lots, options, mesh)
+  program = _Program(step, first_state, examples, chunks, mesh)
   about = dict(identity or {}) | lots.describe()
   about |= {"num_steps": options.num_steps, "key": _key_words(key)}
   began = time.perf_counter()
@@ -235,13 +243,13 @@ class _Chunks:
   together: int
 
   @classmethod
-  def make(cls, init, initial, lots, options, mesh) -> "_Chunks":
+  def make(cls, state, lots, options, mesh) -> "_Chunks":
+    """From the shapes of one model's state."""
     num_models = lots.num_models
     devices = 1 if mesh is None else mesh.size
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     size = options.chunk_size
     if size is None:
-      state = jax.eval_shape(lambda k: init(initial(k)), jax.random.key(0))
       leaves = jax.tree.leaves(state)
       each = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
       memory = (device.memory_stats() or {}).get("bytes_limit", _DEFAULT_MEMORY)
@@ -434,7 +442,17 @@ def _key_words(key):
   return np.asarray(jax.random.key_data(key)).ravel().tolist()
 
 
-def _check(examples, lots):
+def _check_state(state):
+  if isinstance(state, privacy.DeferredState):
+    raise ValueError(
+      "init: got that of make_deferred_step; an ensemble never settles"
+      " deferred noise, so its models would lack it. Give the init and step of"
+      " make_private_step, whose noise has the same distribution, or of"
+      " make_step; or train each model alone with train and its settle"
+    )
+
+
+def _check_records(examples, lots):
   records = lots.keep.shape[1]
   for path, leaf in jax.tree_util.tree_leaves_with_path(examples):
     if np.shape(leaf)[:1] != (records,):
