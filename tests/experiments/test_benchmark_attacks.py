@@ -6,6 +6,7 @@ import pytest
 from configs.benchmark_attacks import default, full
 from experiments import benchmark_attacks
 from experiments._attacks import _peers, _races
+from tests.experiments import binaries
 from trustjax import attacks, reporting
 
 
@@ -148,9 +149,6 @@ def test_a_missing_peer_is_skipped_by_name(monkeypatch):
 )
 def test_bad_counts_are_named(path, value, message, tmp_path):
   config = tiny_config()
-  node, *names = config, *path.split(".")
-  for name in names[:-1]:
-    node = node[name]
-  node[names[-1]] = value
+  binaries.set_field(config, path, value)
   with pytest.raises(ValueError, match=message):
     benchmark_attacks.run(config, tmp_path)

@@ -4,8 +4,6 @@ import csv
 import json
 import math
 import pathlib
-import subprocess
-import sys
 
 import ml_collections
 import numpy as np
@@ -14,21 +12,11 @@ import pytest
 from configs.privacy_budget import default, snips
 from experiments import privacy_budget
 from experiments._binary import _config_flags
+from tests.experiments import binaries
 from trustjax import reporting
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _DEFAULT = str(_ROOT / "configs/privacy_budget/default.py")
-
-
-def _call(*arguments, cwd):
-  return subprocess.run(
-    [sys.executable, "-m", "experiments.privacy_budget", *map(str, arguments)],
-    cwd=cwd,
-    env={"PYTHONPATH": str(_ROOT), "PATH": "/usr/bin:/bin"},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
 
 
 def _config(**plan) -> ml_collections.ConfigDict:
@@ -47,7 +35,8 @@ def _run(config, workdir):
 
 
 def test_the_command_line_of_the_interface(tmp_path):
-  done = _call(
+  done = binaries.call(
+    "privacy_budget",
     "--config.plan.sampling_rate=0.01",
     "--config.plan.noise_multiplier=1.0",
     "--config.plan.num_steps=1000",
@@ -77,13 +66,14 @@ def test_the_command_line_of_the_interface(tmp_path):
   ("arguments", "message"),
   [
     (["--config.plan.nosie=3"], "config.plan.nosie: unknown field 'nosie'; "),
-    (["--config.plan.sampling_rate=2"], "sampling_rate: got 2.0; it must lie"),
     (["--config.delta=0"], "delta: got 0.0; it must lie strictly in"),
-    (["--config=missing.py"], "config: there is no file 'missing.py'"),
   ],
 )
 def test_bad_calls_end_with_one_clear_message(arguments, message, tmp_path):
-  done = _call(*arguments, "--workdir=out", cwd=tmp_path)
+  """Of the flags and of the work; more messages need no process."""
+  done = binaries.call(
+    "privacy_budget", *arguments, "--workdir=out", cwd=tmp_path
+  )
   assert done.returncode != 0
   assert message in done.stderr
   assert "Traceback" not in done.stderr
@@ -97,7 +87,7 @@ def test_bad_calls_end_with_one_clear_message(arguments, message, tmp_path):
     (["--config", _DEFAULT, "--config.plan.schedule.kind=linear"], None),
     (["--config.plan.delta=1"], "unknown field 'delta'"),
     (["--config.delta.x=1"], "'delta' has no fields"),
-    (["--config", "nowhere.py"], "there is no file 'nowhere.py'"),
+    (["--config", "nowhere.py"], "config: there is no file 'nowhere.py'"),
     (["--configuration.x=1"], None),
   ],
 )
@@ -208,6 +198,12 @@ def test_a_schedule_that_depends_on_the_length_has_one_point(tmp_path):
     "steps_100/epsilon_pld",
     "steps_100/epsilon_rdp",
   ]
+
+
+def test_an_impossible_rate_is_named(tmp_path):
+  with pytest.raises(ValueError, match="sampling_rate: got 2.0; it must lie"):
+    privacy_budget.run(_config(sampling_rate=2.0), tmp_path)
+  assert not (tmp_path / "results.json").exists()
 
 
 @pytest.mark.parametrize("num_points", [0, -1])

@@ -15,6 +15,7 @@ from configs.private_training import default, deferred_noise
 from experiments import private_training
 from experiments._binary import _console
 from experiments._private_training import _arm_training, _arms
+from tests.experiments import binaries
 from trustjax import reporting, training
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -57,28 +58,17 @@ def shared_programs():
   """
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(
-      private_training, "make_task", once(private_training.make_task, task_of)
+      private_training,
+      "make_task",
+      binaries.once(private_training.make_task, task_of),
     )
     for name in ("build", "build_to_run"):
-      made = once(
+      made = binaries.once(
         getattr(_arm_training, name),
         lambda task, arm: (id(task), json.dumps(arm.describe())),
       )
       patch.setattr(_arm_training, name, made)
     yield
-
-
-def once(function, key_of):
-  """The function, called once for each key."""
-  made = {}
-
-  def call(*args):
-    key = key_of(*args)
-    if key not in made:
-      made[key] = function(*args)
-    return made[key]
-
-  return call
 
 
 def task_of(config):
@@ -312,11 +302,7 @@ def test_bad_fields_are_named_before_anything_is_written(
   path, value, message, tmp_path
 ):
   config = tiny_config()
-  node, *names = config, *path.split(".")
-  for name in names[:-1]:
-    node = node[name]
-  with node.ignore_type():
-    node[names[-1]] = value
+  binaries.set_field(config, path, value)
   with pytest.raises(ValueError, match=message):
     private_training.run(config, tmp_path)
   assert not (tmp_path / "results.json").exists()
@@ -391,23 +377,20 @@ def test_an_unreachable_target_says_what_is_reached(tmp_path):
     private_training.run(config, tmp_path)
 
 
-def call(*arguments, cwd):
-  """The binary as a shell calls it."""
-  return subprocess.run(
-    [sys.executable, "-m", "experiments.private_training", *arguments],
-    cwd=cwd,
-    env=os.environ | {"PYTHONPATH": str(_ROOT)},
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
-  )
+def test_missing_files_are_named_with_how_to_get_them(tmp_path):
+  config = tiny_config()
+  config.data.name = "snips"
+  config.data.manual_dir = str(tmp_path)
+  with pytest.raises(FileNotFoundError, match=r"(?s)seq\.in.*SlotGated"):
+    private_training.run(config, tmp_path / "out")
 
 
-def test_missing_files_end_in_one_line_that_says_how_to_get_them(tmp_path):
+@pytest.mark.slow
+def test_missing_files_end_the_binary_in_one_line(tmp_path):
   empty = tmp_path / "empty"
   empty.mkdir()
-  done = call(
+  done = binaries.call(
+    "private_training",
     "--config.data.name=snips",
     f"--config.data.manual_dir={empty}",
     "--workdir=out",
@@ -461,7 +444,7 @@ def test_a_real_ctrl_c_exits_130_and_the_same_command_finishes(tmp_path):
   assert process.returncode == 130
   assert "all is saved in" in output
   assert "Run the same command to continue." in output
-  done = call(*arguments, cwd=tmp_path)
+  done = binaries.call("private_training", *arguments, cwd=tmp_path)
   assert done.returncode == 0, done.stderr
   rows = [json.loads(line) for line in metrics.read_text().splitlines()]
   steps = [row["step"] for row in rows if "train/loss" in row]

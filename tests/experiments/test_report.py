@@ -1,25 +1,13 @@
-"""The report binary, as it is called from a shell."""
+"""The report binary: what it writes, and how it refuses."""
 
-import pathlib
-import subprocess
-import sys
+import types
 
 import pytest
+from absl import app
 
+from experiments import report
+from tests.experiments import binaries
 from trustjax import reporting
-
-_ROOT = pathlib.Path(__file__).parents[2]
-
-
-def _report(*arguments, cwd):
-  return subprocess.run(
-    [sys.executable, "-m", "experiments.report", *map(str, arguments)],
-    cwd=cwd,
-    env={"PYTHONPATH": str(_ROOT), "PATH": "/usr/bin:/bin"},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
 
 
 @pytest.fixture
@@ -34,8 +22,12 @@ def workdirs(tmp_path):
 
 
 def test_two_runs_become_one_page(workdirs, tmp_path):
-  done = _report(
-    *workdirs, "--output=out/page.html", "--title=A & B", cwd=tmp_path
+  done = binaries.call(
+    "report",
+    *workdirs,
+    "--output=out/page.html",
+    "--title=A & B",
+    cwd=tmp_path,
   )
   assert done.returncode == 0, done.stderr
   assert done.stdout.startswith("out/page.html: 2 runs")
@@ -44,7 +36,11 @@ def test_two_runs_become_one_page(workdirs, tmp_path):
   assert "dp_sgd/slot_f1" in page
 
 
-def test_bad_calls_end_with_one_clear_message(workdirs, tmp_path):
+def test_bad_calls_end_with_one_clear_message(workdirs, tmp_path, monkeypatch):
+  """A text that a program exits with is printed without a traceback."""
+  page = tmp_path / "report.html"
+  for flag, value in (("_OUTPUT", str(page)), ("_TITLE", "title")):
+    monkeypatch.setattr(report, flag, types.SimpleNamespace(value=value))
   (tmp_path / "empty").mkdir()
   (workdirs[1] / "results.json").write_text('{"a": 1,\n "b" 2}')
   calls = [
@@ -53,8 +49,6 @@ def test_bad_calls_end_with_one_clear_message(workdirs, tmp_path):
     ([workdirs[1]], "results.json:2:6: not valid JSON"),
   ]
   for arguments, message in calls:
-    done = _report(*arguments, cwd=tmp_path)
-    assert done.returncode != 0
-    assert message in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-  assert not (tmp_path / "report.html").exists()
+    with pytest.raises((app.UsageError, SystemExit), match=message):
+      report.main(["report", *map(str, arguments)])
+  assert not page.exists()

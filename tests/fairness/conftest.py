@@ -3,6 +3,8 @@
 import jax
 import pytest
 
+from tests.compilation import hurried_compilation  # noqa: F401
+
 
 @pytest.fixture(autouse=True)
 def no_implicit_promotion():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.models import reference_transformers as reference
+from tests.models.programs import program
 from trustjax import models
 from trustjax.models import _safetensors_layout
 
@@ -23,8 +24,13 @@ def _build(**more):
 
 
 @functools.cache
+def _init(**more):
+  return jax.jit(_build(**more).init)
+
+
+@functools.cache
 def _params(**more):
-  return jax.jit(_build(**more).init)(_KEY)
+  return _init(**more)(_KEY)
 
 
 @functools.cache
@@ -68,15 +74,14 @@ def test_equals_a_numpy_loop(tied, length):
 
 
 def test_params_are_plain_dicts_of_float32_and_follow_the_key(tied):
-  init = jax.jit(_build(tied=tied).init)
-  params = init(_KEY)
-  chex.assert_trees_all_equal(params, _params(tied=tied))
+  model, params = _build(tied=tied), _params(tied=tied)
+  assert program(model.init, _KEY) == program(model.init, _KEY)
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {
     jnp.dtype("float32")
   }
   assert type(params) is type(params["layer_0"]) is dict
-  table = _build(tied=tied).word_table
-  assert not np.allclose(table(init(jax.random.key(1))), table(params))
+  other = _init(tied=tied)(jax.random.key(1))
+  assert not np.allclose(model.word_table(other), model.word_table(params))
 
 
 def test_counts_by_hand(tied):
@@ -97,17 +102,17 @@ def test_base_is_the_size_of_gpt2_small():
 
 def test_projections_to_the_stream_start_smaller():
   model = models.transformer_decoder(
-    vocab_size=500, max_length=64, num_layers=8, dim=64, num_heads=2, ff_dim=256
+    vocab_size=500, max_length=64, num_layers=2, dim=64, num_heads=2, ff_dim=256
   )
   params = jax.jit(model.init)(_KEY)
   # The standard deviation of 64 x 64 numbers is known to 1.1 %.
   for name, scale in (
     ("qkv", 0.02),
     ("ff_in", 0.02),
-    ("out", 0.005),
-    ("ff_out", 0.005),
+    ("out", 0.01),
+    ("ff_out", 0.01),
   ):
-    kernel = params["layer_3"][name]["kernel"]
+    kernel = params["layer_1"][name]["kernel"]
     np.testing.assert_allclose(np.std(kernel), scale, rtol=0.05)
   for table in (params["words"]["embedding"], params["positions"]):
     np.testing.assert_allclose(np.std(table), 0.02, rtol=0.05)
@@ -118,15 +123,18 @@ def test_apply_is_the_composition(tied, with_key):
   model, params = _build(tied=tied, dropout=0.3), _params(tied=tied)
   example = _example(4)
   key = jax.random.key(5) if with_key else None
-  embeddings = model.embed(params, example)
-  hidden = model.encode(params, embeddings, example["mask"], key)
-  logits = model.logits(params, hidden)
-  chex.assert_shape(embeddings, (_TIME, 12))
-  chex.assert_shape(hidden, (_TIME, 12))
-  chex.assert_shape(logits, (_TIME, _VOCAB))
-  np.testing.assert_array_equal(logits, model.apply(params, example, key))
+
+  def composed(params, example, key):
+    embeddings = model.embed(params, example)
+    hidden = model.encode(params, embeddings, example["mask"], key)
+    chex.assert_shape([embeddings, hidden], (_TIME, 12))
+    return model.logits(params, hidden)
+
+  args = (params, example, key)
+  chex.assert_shape(jax.eval_shape(model.apply, *args), (_TIME, _VOCAB))
+  assert program(model.apply, *args) == program(composed, *args)
   rows = model.word_table(params)[example["tokens"]]
-  np.testing.assert_array_equal(embeddings, rows)
+  np.testing.assert_array_equal(model.embed(params, example), rows)
 
 
 @functools.cache
@@ -202,9 +210,13 @@ def test_dropout_follows_the_key():
   first, second = jax.random.key(1), jax.random.key(2)
   np.testing.assert_array_equal(run(first), run(first))
   assert not np.allclose(run(first), run(second))
-  assert not np.allclose(run(first), run(None))
-  np.testing.assert_array_equal(run(None), _apply()(params, example))
-  np.testing.assert_array_equal(_apply()(params, example, first), run(None))
+  assert not np.allclose(run(first), _apply()(params, example))
+  # Without a key the rate is nowhere in the program, and the other way round.
+  args = (params, example)
+  plain = program(_build().apply, *args, None)
+  assert program(_build(dropout=0.5).apply, *args, None) == plain
+  keyed = program(_build().apply, *args, first)
+  assert keyed == program(lambda p, e, _: _build().apply(p, e), *args, first)
 
 
 def test_every_parameter_receives_a_gradient(tied):
@@ -226,7 +238,7 @@ def test_one_trace_serves_all_records():
     return model.apply(params, example, key)
 
   for i in range(3):
-    run(params, _example(i + 1, i), jax.random.key(i))
+    jax.eval_shape(run, params, _example(i + 1, i), jax.random.key(i))
 
 
 def test_strict_dtypes(strict_dtypes):

@@ -27,14 +27,28 @@ def _model(dropout=0.0):
   )
 
 
+_INIT = jax.jit(lambda key: _model().init(key))
+
+
 @functools.cache
 def _params():
-  params = jax.jit(_model().init)(jax.random.key(0))
+  params = _INIT(jax.random.key(0))
   # Away from the flat predictions of a fresh model.
   return jax.tree.map(lambda leaf: 20 * leaf if leaf.ndim > 1 else leaf, params)
 
 
 _APPLY = jax.jit(lambda params, example: _model().apply(params, example))
+
+
+@functools.cache
+def _loss(dropout=0.0):
+  return jax.jit(losses.language_model_loss(_model(dropout)))
+
+
+@functools.cache
+def _grad(dropout=0.0):
+  loss_fn = losses.language_model_loss(_model(dropout))
+  return jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
 
 
 def _example(length, time=_TIME, seed=0):
@@ -59,9 +73,8 @@ def _numpy_losses(example):
 
 @pytest.mark.parametrize("length", [2, 3, _TIME])
 def test_equals_numpy(length):
-  loss_fn = jax.jit(losses.language_model_loss(_model()))
   example = _example(length)
-  loss, aux = loss_fn(_params(), example, None)
+  loss, aux = _loss()(_params(), example, None)
   expected, wins = _numpy_losses(example)
   np.testing.assert_allclose(loss, np.mean(expected), rtol=1e-5)
   np.testing.assert_allclose(aux["token_correct"], np.mean(wins), rtol=1e-6)
@@ -73,52 +86,46 @@ def test_equals_numpy(length):
 
 def test_accuracy_counts_the_most_likely_tokens():
   """Tokens drawn greedily are all right; one changed at the end is not."""
-  loss_fn = jax.jit(losses.language_model_loss(_model()))
-  apply = jax.jit(_model().apply)
   example = _example(_TIME)
   for t in range(_TIME - 1):
-    example["tokens"][t + 1] = np.argmax(apply(_params(), example)[t])
-  assert loss_fn(_params(), example, None)[1]["token_correct"] == 1
+    example["tokens"][t + 1] = np.argmax(_APPLY(_params(), example)[t])
+  assert _loss()(_params(), example, None)[1]["token_correct"] == 1
   example["tokens"][-1] = (example["tokens"][-1] + 1) % _VOCAB
-  correct = loss_fn(_params(), example, None)[1]["token_correct"]
+  correct = _loss()(_params(), example, None)[1]["token_correct"]
   np.testing.assert_allclose(correct, 5 / 6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("length", [0, 1])
 def test_nothing_to_predict_has_zero_loss_and_gradient(length):
-  grad = jax.jit(
-    jax.value_and_grad(losses.language_model_loss(_model(0.3)), has_aux=True)
-  )
-  (loss, aux), grads = grad(_params(), _example(length), jax.random.key(1))
+  example, key = _example(length), jax.random.key(1)
+  (loss, aux), grads = _grad(0.3)(_params(), example, key)
   assert loss == 0 and aux == {"token_correct": 0, "num_predicted": 0}
   chex.assert_trees_all_equal(grads, jax.tree.map(jnp.zeros_like, grads))
 
 
 def test_padding_changes_neither_loss_nor_gradient():
-  grad = jax.jit(
-    jax.value_and_grad(losses.language_model_loss(_model()), has_aux=True)
-  )
-  rubbish = _example(4)
+  plain = _example(4, time=12)
+  rubbish = _example(4, time=12)
   rubbish["tokens"][4:] = 9
-  short = grad(_params(), _example(4, time=4), None)
-  for padded in (rubbish, _example(4, time=12)):
-    padded["tokens"][:4] = _example(4, time=4)["tokens"]
+  short = _example(4, time=4)
+  short["tokens"][:] = plain["tokens"][:4]
+  expected = _grad()(_params(), short, None)
+  for padded in (rubbish, plain):
     chex.assert_trees_all_close(
-      grad(_params(), padded, None), short, rtol=1e-4, atol=1e-6
+      _grad()(_params(), padded, None), expected, rtol=1e-4, atol=1e-6
     )
 
 
 def test_a_key_switches_dropout_on():
-  loss_fn = jax.jit(losses.language_model_loss(_model(0.5)))
-  run = functools.partial(loss_fn, _params(), _example(_TIME))
-  plain = losses.language_model_loss(_model())(_params(), _example(_TIME), None)
+  run = functools.partial(_loss(0.5), _params(), _example(_TIME))
+  plain = _loss()(_params(), _example(_TIME), None)
   np.testing.assert_allclose(run(None)[0], plain[0], rtol=1e-6)
   assert run(jax.random.key(1))[0] != run(jax.random.key(2))[0]
 
 
 def test_training_learns_a_text_by_heart():
   loss_fn = losses.language_model_loss(_model())
-  params, example = jax.jit(_model().init)(jax.random.key(2)), _example(_TIME)
+  params, example = _INIT(jax.random.key(2)), _example(_TIME)
 
   @jax.jit
   def train(params):
@@ -128,8 +135,8 @@ def test_training_learns_a_text_by_heart():
 
     return jax.lax.scan(step, params, None, length=200)[0]
 
-  before, _ = loss_fn(params, example, None)
-  after, aux = loss_fn(train(params), example, None)
+  before, _ = _loss()(params, example, None)
+  after, aux = _loss()(train(params), example, None)
   assert before > 2 and after < 0.1 and aux["token_correct"] == 1
 
 

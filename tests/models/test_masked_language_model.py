@@ -21,6 +21,7 @@ MODEL = models.masked_encoder(
   ff_dim=16,
 )
 APPLY, INIT = jax.jit(MODEL.apply), jax.jit(MODEL.init)
+ENCODE = jax.jit(MODEL.encode)
 PARAMS = INIT(jax.random.key(0))
 SPECIAL = (2, 3)
 
@@ -34,6 +35,12 @@ def example(length=6):
 def log_prob(tokens, mask, at, word):
   logits = APPLY(PARAMS, {"tokens": jnp.asarray(tokens), "mask": mask})
   return float(jax.nn.log_softmax(logits)[at, word])
+
+
+def compiled_loss(model=MODEL, **fields):
+  return jax.jit(
+    models.masked_language_model_loss(model, special_ids=SPECIAL, **fields)
+  )
 
 
 def test_every_position_sees_every_other_but_no_padding():
@@ -50,9 +57,7 @@ def test_every_position_sees_every_other_but_no_padding():
 
 def test_evaluation_is_the_pseudo_log_likelihood():
   one = example()
-  loss, aux = models.masked_language_model_loss(MODEL, special_ids=SPECIAL)(
-    PARAMS, one, None
-  )
+  loss, aux = compiled_loss()(PARAMS, one, None)
   expected = []
   for at in range(1, 5):
     tokens = one["tokens"].copy()
@@ -66,11 +71,7 @@ def test_evaluation_is_the_pseudo_log_likelihood():
   ("rate", "length", "count"), [(0.15, 4, 1), (0.5, 6, 2), (1.0, 8, 6)]
 )
 def test_as_many_words_are_asked_for_as_the_rate_says(rate, length, count):
-  loss_fn = jax.jit(
-    models.masked_language_model_loss(
-      MODEL, mask_rate=rate, special_ids=SPECIAL
-    )
-  )
+  loss_fn = compiled_loss(mask_rate=rate)
   _, aux = loss_fn(PARAMS, example(length), jax.random.key(1))
   assert aux["num_predicted"] == count
 
@@ -93,9 +94,7 @@ def test_words_are_hidden_as_in_the_paper():
     encode=lambda params, embeddings, mask, key=None: embeddings,
     logits=lambda params, hidden: jnp.zeros((TIME, VOCAB)),
   )
-  fn = jax.jit(
-    models.masked_language_model_loss(deaf, mask_rate=1.0, special_ids=SPECIAL)
-  )
+  fn = compiled_loss(deaf, mask_rate=1.0)
   one = example(8)
   for i in range(300):
     fn(PARAMS, one, jax.random.key(i))
@@ -118,15 +117,13 @@ def test_salient_words_are_asked_for_together_and_alone():
   salient[[2, 4]] = True
   one = example(8) | {"salient": salient}
   for rate, expected in ((1.0, 2), (0.0, 1)):
-    loss_fn = models.masked_language_model_loss(
-      MODEL, mask_rate=0.15, special_ids=SPECIAL, salient_rate=rate
-    )
+    loss_fn = compiled_loss(mask_rate=0.15, salient_rate=rate)
     _, aux = loss_fn(PARAMS, one, jax.random.key(0))
     assert aux["num_predicted"] == expected
   # Without a salient word, words are drawn as usual.
-  _, aux = models.masked_language_model_loss(
-    MODEL, mask_rate=0.5, special_ids=SPECIAL, salient_rate=1.0
-  )(PARAMS, example(8) | {"salient": np.zeros(TIME, bool)}, jax.random.key(0))
+  _, aux = compiled_loss(mask_rate=0.5, salient_rate=1.0)(
+    PARAMS, example(8) | {"salient": np.zeros(TIME, bool)}, jax.random.key(0)
+  )
   assert aux["num_predicted"] == 3
 
 
@@ -134,11 +131,10 @@ def test_padding_of_a_lot_costs_nothing():
   empty = {"tokens": np.zeros(TIME, np.int32), "mask": np.zeros(TIME, bool)}
   loss_fn = models.masked_language_model_loss(MODEL, special_ids=SPECIAL)
 
-  @jax.jit
   def loss(params):
     return loss_fn(params, empty, jax.random.key(0))[0]
 
-  value, gradient = jax.value_and_grad(loss)(PARAMS)
+  value, gradient = jax.jit(jax.value_and_grad(loss))(PARAMS)
   assert value == 0
   assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
@@ -195,7 +191,7 @@ def test_callbacks_are_the_model_in_batches():
     np.testing.assert_array_equal(vectors[row], embedded)
     np.testing.assert_allclose(
       hidden[row],
-      MODEL.encode(PARAMS, embedded, one["mask"]),
+      ENCODE(PARAMS, embedded, one["mask"]),
       rtol=1e-5,
       atol=1e-6,
     )
@@ -226,13 +222,13 @@ def test_a_tagger_is_a_classifier():
   tagger = models.make_model(
     "mean_pool", vocab_size=VOCAB, num_intents=3, num_slots=1, max_length=TIME
   )
-  params = tagger.init(jax.random.key(1))
+  params = jax.jit(tagger.init)(jax.random.key(1))
   one = example(6)
   got = models.class_function(tagger)(
     params, tagger.embed(params, one)[None], one["mask"][None]
   )
   np.testing.assert_allclose(
-    got[0], tagger.apply(params, one).intent, rtol=1e-6
+    got[0], jax.jit(tagger.apply)(params, one).intent, rtol=1e-6
   )
 
 

@@ -144,7 +144,7 @@ def test_the_intent_is_read_through_the_pooler_of_the_first_position(tmp_path):
     tensors["pooler.dense.weight"] @ hidden[0] + tensors["pooler.dense.bias"]
   )
   head = params["head"]
-  logits = model.apply(params, _BERT_EXAMPLE)
+  logits = jax.jit(model.apply)(params, _BERT_EXAMPLE)
   np.testing.assert_allclose(
     logits.intent,
     pooled @ head["intent"]["kernel"] + head["intent"]["bias"],
@@ -165,7 +165,7 @@ def test_without_a_pooler_the_intent_is_read_off_the_mean(tmp_path):
     mean = _hidden(model, params, _BERT_EXAMPLE)[:4].mean(0)
     head = params["head"]["intent"]
     np.testing.assert_allclose(
-      model.apply(params, _BERT_EXAMPLE).intent,
+      jax.jit(model.apply)(params, _BERT_EXAMPLE).intent,
       mean @ head["kernel"] + head["bias"],
       atol=1e-5,
     )

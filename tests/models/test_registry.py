@@ -106,11 +106,11 @@ def test_who_reads_characters():
 def test_characters_are_needed_where_they_are_read(name):
   model = models.make_model(name, **examples.SIZES, num_chars=11)
   assert model.name == f"{name}_char"
-  params = jax.jit(model.init)(jax.random.key(0))
+  params = jax.eval_shape(model.init, jax.random.key(0))
   record = examples.example()
   del record["chars"]
   with pytest.raises(ValueError, match="chars"):
-    model.apply(params, record)
+    jax.eval_shape(model.apply, params, record)
 
 
 @pytest.mark.parametrize("name", ["transformer", "bert"])
@@ -118,9 +118,9 @@ def test_too_many_positions_for_the_encoder(name):
   model = models.make_model(
     name, **(examples.SIZES | {"max_length": 5}), dim=4, ff_dim=4
   )
-  params = jax.jit(model.init)(jax.random.key(0))
+  params = jax.eval_shape(model.init, jax.random.key(0))
   with pytest.raises(ValueError, match=r"got 7 positions; the model has 5"):
-    model.apply(params, examples.example())
+    jax.eval_shape(model.apply, params, examples.example())
 
 
 @pytest.mark.parametrize(

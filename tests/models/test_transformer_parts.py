@@ -26,19 +26,28 @@ def test_dropout_acts_in_the_four_places_of_the_papers(kind, monkeypatch):
   calls, original = [], _model.dropout
 
   def spy(values, rate, key):
-    calls.append((values.shape, rate, jax.random.key_data(key).tolist()))
+    calls.append((values.shape, rate, jax.random.key_data(key)))
     return original(values, rate, key)
 
   model = _build(kind)
-  params = jax.jit(model.init)(jax.random.key(0))
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
   example = {"tokens": np.arange(_TIME), "mask": np.ones(_TIME, bool)}
   monkeypatch.setattr(_model, "dropout", spy)
-  model.apply(params, example, jax.random.key(1))
+
+  @jax.jit
+  def keys_of(key):
+    model.apply(params, example, key)
+    return [key for _, _, key in calls]
+
+  keys = keys_of(jax.random.key(1))
   stream, weights = (_TIME, _DIM), (_HEADS, _TIME, _TIME)
-  shapes = [shape for shape, _, _ in calls]
-  assert shapes == [stream, *[weights, stream, stream] * 2]
+  assert [shape for shape, _, _ in calls] == [
+    stream,
+    *[weights, stream, stream] * 2,
+  ]
   assert {rate for _, rate, _ in calls} == {0.25}
-  assert len({tuple(key) for _, _, key in calls}) == 7
+  assert len({tuple(key.tolist()) for key in keys}) == 7
 
 
 def test_attention_weights_are_thinned():
@@ -49,7 +58,7 @@ def test_attention_weights_are_thinned():
     return _transformer_parts.self_attention(qkv, allowed, 2, 0.25, key)
 
   np.testing.assert_allclose(run(None), np.ones((8, 4)), rtol=1e-6)
-  draws = jax.vmap(run)(jax.random.split(jax.random.key(0), 500))
+  draws = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 500))
   # Each value is the mean of 8 weights of 0 or 4/3: a multiple of 1/6.
   np.testing.assert_allclose(draws * 6, np.round(draws * 6), atol=1e-4)
   assert len(np.unique(np.round(draws * 6))) > 4

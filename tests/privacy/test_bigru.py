@@ -7,6 +7,7 @@ import jax_privacy
 import numpy as np
 import pytest
 
+from tests.compilation import hurried_compilation  # noqa: F401
 from trustjax import models, privacy
 
 TIME, UNITS, BOUND = 4, 3, 0.4

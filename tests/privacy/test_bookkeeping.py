@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.compilation import hurried_compilation  # noqa: F401
 from trustjax import privacy
 from trustjax.privacy._engines import _bookkeeping, _unit
 

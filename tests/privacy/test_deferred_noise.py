@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.compilation import hurried_compilation  # noqa: F401
 from trustjax import privacy
 from trustjax.privacy import _deferred_noise
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.compilation import hurried_compilation  # noqa: F401
 from trustjax import privacy, training
 
 DIM, SLOTS = 3, 8
@@ -46,11 +47,23 @@ def mesh(count):
   return jax.make_mesh((count,), ("data",), devices=jax.devices()[:count])
 
 
-@pytest.mark.parametrize("group", [1, 2])
-@pytest.mark.parametrize("engine", ["scan", "vmap", "bookkeeping", "auto"])
-def test_two_devices_give_what_one_gives(engine, group):
+@pytest.mark.parametrize(
+  ("engine", "group", "counts"),
+  [
+    *((e, g, (2,)) for e in ("scan", "vmap", "bookkeeping") for g in (1, 2)),
+    ("auto", 1, (1, 2)),
+    # It is one of the others, and a mesh of one device splits nothing.
+    pytest.param("auto", 2, (1, 2), marks=pytest.mark.slow),
+    *(
+      pytest.param(engine, group, (1,), marks=pytest.mark.slow)
+      for engine in ("scan", "vmap", "bookkeeping")
+      for group in (1, 2)
+    ),
+  ],
+)
+def test_devices_that_share_a_lot_give_what_one_gives(engine, group, counts):
   results = []
-  for devices in (None, mesh(1), mesh(2)):
+  for devices in (None, *map(mesh, counts)):
     fn = privacy.clipped_grad(
       loss_fn,
       privacy.ThresholdClip(clip_norm=0.5),

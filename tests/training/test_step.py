@@ -15,9 +15,19 @@ from trustjax import privacy, training
 KEY = jax.random.key(5)
 # The documented purposes of a step's key.
 RECORDS, NOISE, CLIP = range(3)
+RATE = 0.3
 
 
-def by_hand(plan, params, lot, step, learning_rate):
+@functools.cache
+def usual():
+  """A plan and its compiled step, which tests share."""
+  plan = tiny_task.plan()
+  return plan, *training.make_private_step(
+    tiny_task.loss_fn, optax.sgd(RATE), plan
+  )
+
+
+def by_hand(plan, params, lot, step):
   """A DP-SGD step on the records of a lot, in NumPy but for the noise."""
   clip_norm = plan.rule.clip_norm
   total = {"w": np.zeros(tiny_task.DIM), "b": 0.0}
@@ -34,21 +44,17 @@ def by_hand(plan, params, lot, step, learning_rate):
   noise = {"b": normals[0], "w": normals[1:]}
   scale = plan.mechanism.noise_multiplier * clip_norm
   return {
-    k: params[k]
-    - learning_rate * (total[k] + scale * noise[k]) / plan.expected_units
+    k: params[k] - RATE * (total[k] + scale * noise[k]) / plan.expected_units
     for k in total
   }
 
 
 def test_a_private_step_is_clip_sum_noise_and_constant_divisor():
-  plan = tiny_task.plan()
-  init, step = training.make_private_step(
-    tiny_task.loss_fn, optax.sgd(0.3), plan
-  )
+  plan, init, step = usual()
   state, expected = init(tiny_task.params()), tiny_task.params()
   for t in range(3):
     lot = plan.draw_lot(tiny_task.examples(), seed=1, step=t)
-    expected = by_hand(plan, expected, lot, t, 0.3)
+    expected = by_hand(plan, expected, lot, t)
     state, metrics = step(state, lot, KEY)
     assert int(metrics.num_records) == lot.valid.sum()
   chex.assert_trees_all_close(state.params, expected, rtol=2e-5, atol=2e-6)
@@ -76,10 +82,7 @@ def test_engines_take_the_same_step(engine):
 
 
 def test_an_empty_lot_is_pure_noise():
-  plan = tiny_task.plan()
-  init, step = training.make_private_step(
-    tiny_task.loss_fn, optax.sgd(1.0), plan
-  )
+  plan, init, step = usual()
   lot = plan.draw_lot(tiny_task.examples(), seed=1, step=0)
   empty = privacy.Lot(
     examples=jax.tree.map(lambda leaf: leaf * np.nan, lot.examples),
@@ -87,16 +90,13 @@ def test_an_empty_lot_is_pure_noise():
     ids=lot.ids,
   )
   state, metrics = step(init(tiny_task.params()), empty, KEY)
-  expected = by_hand(plan, tiny_task.params(), empty, 0, 1.0)
+  expected = by_hand(plan, tiny_task.params(), empty, 0)
   chex.assert_trees_all_close(state.params, expected, rtol=1e-5)
   assert float(metrics.loss) == 0 and int(metrics.num_records) == 0
 
 
 def test_a_non_finite_record_contributes_nothing_and_is_counted():
-  plan = tiny_task.plan()
-  init, step = training.make_private_step(
-    tiny_task.loss_fn, optax.sgd(1.0), plan
-  )
+  plan, init, step = usual()
   examples = tiny_task.examples()
   lot = plan.draw_lot(examples, seed=1, step=0)
   bad = int(np.flatnonzero(lot.valid)[2])
@@ -159,7 +159,7 @@ def test_a_learned_threshold_moves_with_the_documented_key():
     tiny_task.loss_fn, optax.sgd(0.1), plan
   )
   lot = plan.draw_lot(tiny_task.examples(), seed=1, step=0)
-  clipped = plan.clipped_grad(tiny_task.loss_fn)(
+  clipped = jax.jit(plan.clipped_grad(tiny_task.loss_fn))(
     tiny_task.params(), lot, KEY, rule.init()
   )
   key = jax.random.fold_in(jax.random.fold_in(KEY, 0), CLIP)
@@ -218,7 +218,9 @@ def test_the_key_of_a_record_is_its_own():
 
   plan = tiny_task.plan()
   lot = plan.draw_lot(tiny_task.examples(), seed=1, step=0)
-  clipped = plan.clipped_grad(loss_fn)(tiny_task.params(), lot, KEY, ())
+  clipped = jax.jit(plan.clipped_grad(loss_fn))(
+    tiny_task.params(), lot, KEY, ()
+  )
   for slot in np.flatnonzero(lot.valid):
     key = jax.random.fold_in(KEY, int(lot.ids[slot]))
     np.testing.assert_allclose(
