@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from trustjax import models, privacy
+from trustjax.privacy._engines import _float64
 from trustjax.privacy._engines._bookkeeping import (
   _factors,
   _norms,
@@ -145,6 +146,81 @@ def test_what_is_added_is_no_longer_than_the_bound(
     assert 0.1 < length <= 1.0
 
 
+OPPOSED = np.array([[1 + 2**-7] * 2, [1.0] * 2])
+HALVES = np.array([[1.0] * 8, [-0.5] * 8])
+SIGNS = np.array([[1.0, 1.0], [1.0, -1.0]])
+NEAR_ONE = np.array([[1 + 2**-7 - 2**-15] * 8, [1.0] * 8])
+# Factors by which 1 is rounded up, or down, by nearly half a bit of bfloat16.
+UP, DOWN = 1 + 2**-8 + 2**-20, 1 + 2**-8 - 2**-20
+
+
+@pytest.mark.parametrize(
+  ("name", "left", "right", "factor", "least"),
+  [
+    # Every scaled entry is off by as much as it can be.
+    ("bfloat16", np.ones((1, 8)), np.ones((1, 8)), UP, 0.999),
+    ("bfloat16", SIGNS, np.ones((2, 8)), UP, 0.99),
+    ("bfloat16", np.ones((2, 8)), SIGNS, UP, 0.99),
+    # Positions that oppose each other in one of the Gram matrices.
+    ("bfloat16", OPPOSED, HALVES, DOWN, 0.99),
+    ("bfloat16", HALVES, OPPOSED, DOWN, 0.99),
+    # What the lesser halves lose is all that is left of the record.
+    ("tfloat32", NEAR_ONE, np.array([[1.0], [-1.0]]), 1.0, 0.1),
+  ],
+)
+def test_entries_at_their_worst(worst_units, name, left, right, factor, least):
+  """Records that leave nothing between what is added and the bound."""
+  units = UNITS[name]
+  part = one_unit(left, right, units)
+  length = np.linalg.norm(added(units, [part], factor)) / factor
+  length = max(length, np.linalg.norm(gradient([part])))
+  assert least < length / bound(units, [part]) <= 1.0
+
+
+def test_the_narrower_side_is_scaled(monkeypatch):
+  """The bounds are of the side that `scales_left` names."""
+  seen = []
+  monkeypatch.setattr(
+    _factors, "_product", lambda _, *sides: seen.append(sides) or 0.0
+  )
+  for rows, cols, scaled in ((2, 3, 0), (3, 2, 1), (2, 2, 1)):
+    part = one_unit(np.ones((4, rows)), np.ones((4, cols)), UNITS["bfloat16"])
+    zeros = jnp.zeros((1, rows, cols))
+    _factors.add_weighted_sum(zeros, [part], jnp.asarray([0.5]))
+    sides = seen.pop()
+    assert part.scales_left == (scaled == 0)
+    errors = _reduced._entry_errors(_reduced.BFLOAT16, [part])
+    assert errors[scaled] == 2.0**-8 and errors[1 - scaled] == 0.0
+    assert jnp.all(sides[scaled] == 0.5) and jnp.all(sides[1 - scaled] == 1.0)
+
+
+def test_rounding_is_kept_where_types_are_mixed_or_positions_are_one():
+  """Else a compiler may round for the sum and not for the norm."""
+  half, full = jnp.ones((3, 1, 2, 4), jnp.bfloat16), jnp.ones((3, 1, 2, 4))
+  cases = [
+    (_reduced.TFLOAT32, _sites.Factors(left=half, right=full)),
+    (
+      _reduced.BFLOAT16,
+      _sites.Factors(left=half[:, :, :1], right=half[:, :, :1]),
+    ),
+  ]
+  for units, part in cases:
+    here = dataclasses.replace(units, gram_precision=None)
+    with jax.enable_x64(True):
+      norms = jax.jit(lambda p, here=here: _reduced.norms(here, [p]))
+      assert "reduce_precision" in norms.lower(part).as_text()
+
+
+def test_an_ambient_precision_does_not_reach_the_sum():
+  """Its bounds are of the units' own."""
+  array = jnp.ones((1, 1, 2, 3))
+  with jax.default_matmul_precision("BF16_BF16_F32"):
+    product = jax.jit(
+      lambda x: _reduced.weighted_product(UNITS["tfloat32"], x, x)
+    )
+    assert "algorithm" not in product.lower(array).as_text()
+
+
 @pytest.mark.parametrize("name", UNITS)
 def test_several_uses_of_one_table(worst_units, name):
   """Rows that are looked up and the same table as a matrix, cross terms too."""
@@ -156,6 +232,7 @@ def test_several_uses_of_one_table(worst_units, name):
     one_unit(rng.normal(size=(5, 12)), -right[:5], units),
   ]
   norm, exact = bound(units, parts), np.linalg.norm(gradient(parts))
+  assert bound(units, parts[::-1]) == pytest.approx(norm, rel=1e-6)
   assert exact <= norm <= 1.05 * exact
   assert 0.9 < np.linalg.norm(added(units, parts, 1.0 / norm)) <= 1.0
 
@@ -324,12 +401,14 @@ def test_a_cpu_computes_in_float64_whatever_the_model():
 def test_what_was_rounded_stays_rounded_in_a_wider_type():
   """Or a compiler may skip the rounding for the sum and not for the norm."""
   x = jnp.asarray([0.3, -1.7, 3e38, 1e-40])
-  widened = jax.jit(lambda x: _sites.widen(x.astype(jnp.bfloat16), jnp.float32))
+  widened = jax.jit(
+    lambda x: _float64.widen(x.astype(jnp.bfloat16), jnp.float32)
+  )
   np.testing.assert_array_equal(
     widened(x), np.asarray(x.astype(jnp.bfloat16), np.float32)
   )
   assert "reduce_precision" in widened.lower(x).as_text()
-  same = jax.jit(lambda x: _sites.widen(x, jnp.float32))
+  same = jax.jit(lambda x: _float64.widen(x, jnp.float32))
   assert "reduce_precision" not in same.lower(x).as_text()
 
 
@@ -348,7 +427,8 @@ def test_units_of_parts():
     for order in itertools.permutations(parts):
       assert _reduced.units_of(order) == by_platform
   precise = part(jnp.bfloat16, is_precise=True)
-  assert _reduced.units_of([precise]) == {"tpu": _reduced.TPU_FLOAT32}
+  for parts in ([precise], [precise, half], [half, precise]):
+    assert _reduced.units_of(parts) == {"tpu": _reduced.TPU_FLOAT32}
 
 
 def test_several_lookups_of_rows_alone():

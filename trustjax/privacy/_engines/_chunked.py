@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from trustjax.privacy import _lot
-from trustjax.privacy._engines import _unit
+from trustjax.privacy._engines import _float64, _unit
 
 # Up to so many units are added to the sum in one fused pass, not contracted.
 _FEW_UNITS = 16
@@ -146,7 +146,7 @@ def _add_one_by_one(totals, leaves, finite, factors, blocks):
   sums = []
   for total, leaf, block in zip(totals, leaves, blocks):
     for k in range(finite.shape[0]):
-      clipped = factors[k, block] * leaf[k].astype(jnp.float32)
+      clipped = factors[k, block] * _float64.widen(leaf[k], jnp.float32)
       # A factor of zero is not enough: 0 * nan is nan.
       total = total + jnp.where(finite[k], clipped, 0.0)
     sums.append(total)
@@ -163,7 +163,7 @@ def _add_contracted(totals, leaves, finite, factors, blocks):
     return [
       jnp.tensordot(
         factors[:, block],
-        leaf.astype(jnp.float32),
+        _float64.widen(leaf, jnp.float32),
         axes=1,
         precision=jax.lax.Precision.HIGHEST,
       )

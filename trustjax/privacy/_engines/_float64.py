@@ -10,10 +10,25 @@ adds its axis to the batch and traces the piece anew, with float64 enabled.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+
+def widen(values: jax.Array, dtype: Any) -> jax.Array:
+  """Values in a wider type, as rounded as they were.
+
+  A compiler may take the value from before a rounding to bfloat16 for the one
+  behind it, in one place and not in another. Norms and sums have to be of the
+  same entries.
+  """
+  info = jnp.finfo(values.dtype)
+  wide = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+  if info.bits < 32:
+    wide = jax.lax.reduce_precision(wide, info.nexp, info.nmant)
+  return wide.astype(dtype)
 
 
 def batched(fn: Callable) -> Callable:
@@ -59,7 +74,7 @@ def joint_norms(
   """
   squares = [
     jnp.sum(
-      jnp.square(array.astype(jnp.float64)), axis=tuple(range(1, array.ndim))
+      jnp.square(widen(array, jnp.float64)), axis=tuple(range(1, array.ndim))
     )
     for array in arrays
   ]

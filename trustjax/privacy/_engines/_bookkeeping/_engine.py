@@ -217,7 +217,9 @@ class _LeavesLedger:
     self._leaves = [(leaf, gradients.shape[1:]) for leaf, gradients in formed]
     self.block = block
     rows = [jnp.reshape(x, (x.shape[0], -1)) for _, x in formed]
-    self.arrays = jnp.concatenate([x.astype(jnp.float32) for x in rows], axis=1)
+    self.arrays = jnp.concatenate(
+      [_float64.widen(x, jnp.float32) for x in rows], axis=1
+    )
 
   def norms(self):
     return _float64.norms(self.arrays)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from trustjax.privacy._engines import _float64
 from trustjax.privacy._engines._bookkeeping import _reduced, _sites
 
 Factors = _sites.Factors
@@ -71,7 +72,7 @@ def add_weighted_sum(
 
 
 def _scaled(vectors, weights):
-  return _sites.widen(vectors, jnp.float32) * weights[:, None, None, None]
+  return _float64.widen(vectors, jnp.float32) * weights[:, None, None, None]
 
 
 def _product(units, left, right):
@@ -87,7 +88,7 @@ def _product(units, left, right):
 def _exact_product(left, right):
   return jnp.einsum(
     "uetd,uetp->edp",
-    _sites.widen(left, jnp.float32),
-    _sites.widen(right, jnp.float32),
+    _float64.widen(left, jnp.float32),
+    _float64.widen(right, jnp.float32),
     precision=jax.lax.Precision.HIGHEST,
   )

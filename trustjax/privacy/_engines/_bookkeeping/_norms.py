@@ -123,8 +123,8 @@ def _dots(a, b):
   """((a_t . b_s) [blocks, t, s], its rounding relative to |a_t| |b_s|)."""
   product = jnp.einsum(
     "etd,esd->ets",
-    _sites.widen(a, jnp.float64),
-    _sites.widen(b, jnp.float64),
+    _float64.widen(a, jnp.float64),
+    _float64.widen(b, jnp.float64),
     precision=jax.lax.Precision.HIGHEST,
   )
   return product, a.shape[-1] * _UNIT[64]
@@ -138,7 +138,7 @@ def _left_gram(a: Factors, b: Factors):
   if a.is_index:
     # One-hot against dense: the entry that the index names.
     columns = jnp.take_along_axis(b.left, a.left[:, None, :], axis=-1)
-    return jnp.swapaxes(_sites.widen(columns, jnp.float64), -1, -2), 0.0
+    return jnp.swapaxes(_float64.widen(columns, jnp.float64), -1, -2), 0.0
   if b.is_index:
     columns, _ = _left_gram(b, a)
     return jnp.swapaxes(columns, -1, -2), 0.0
@@ -162,7 +162,7 @@ def _norms_of_rows(part):
   lists = jnp.arange(units * blocks, dtype=jnp.int32)
   lists = jnp.reshape(lists, (units, blocks, 1))
   places = jnp.ravel(lists * positions + first)
-  values = jnp.reshape(_sites.widen(part.right, jnp.float64), (-1, cols))
+  values = jnp.reshape(_float64.widen(part.right, jnp.float64), (-1, cols))
   sums = jnp.zeros_like(values).at[places].add(values)
   squares = jnp.sum(jnp.square(jnp.reshape(sums, (units, -1))), axis=1)
   return squares, _lengths(part.right)
@@ -170,7 +170,7 @@ def _norms_of_rows(part):
 
 def _lengths(vectors):
   return jnp.sqrt(
-    jnp.sum(jnp.square(_sites.widen(vectors, jnp.float64)), axis=-1)
+    jnp.sum(jnp.square(_float64.widen(vectors, jnp.float64)), axis=-1)
   )
 
 

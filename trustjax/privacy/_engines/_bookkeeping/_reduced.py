@@ -6,8 +6,10 @@ TF32. So both are multiplied as the model is, and what that can lose is added to
 the norm. With the computed Gram matrices L and M of left and right vectors,
 their lengths l_t and m_t, and A = sum_t l_t m_t:
 
-1. Scalar products. A sum of d products, added up in float32 and cut off, is
-   within eps = (d + 1) 2^-23 of |x| |y|. So the square of the norm is
+1. Scalar products. Matrix units add several products at a time, each cut off
+   behind the last bit of the largest, and then cut the sum off. For four
+   products or more at a time, d of them are within eps = (5 d / 4 + 2) 2^-23 of
+   |x| |y|. So the square of the norm is
 
      sum_ts L_ts M_ts  +-  eps_L sum_ts |M_ts| l_t l_s
                        +-  eps_M sum_ts |L_ts| m_t m_s  +-  eps_L eps_M A^2.
@@ -21,7 +23,7 @@ their lengths l_t and m_t, and A = sum_t l_t m_t:
 
      |D|^2 <= r^2 sum_ts |M_ts| l_t l_s;  likewise for the right side.
 
-3. The sum itself: T products added up in float32 and cut off.
+3. The sum itself: T products, added up in the same way.
 
 These are bounds, not estimates. The price is a record that is clipped a little
 more than needed. A model that multiplies with precision "highest" gets float64
@@ -36,12 +38,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from trustjax.privacy._engines import _float64
 from trustjax.privacy._engines._bookkeeping import _sites
 
 Factors = _sites.Factors
 
 # Matrix units cut off what they add up, where others round it.
 _CUT = 2.0**-23
+_DEFAULT = jax.lax.Precision.DEFAULT  # Whatever precision is around.
 _FLOAT64 = 2.0**-53
 # Roundings of an entry of the clipped sum beside those of adding positions up:
 # by the clip factor, by the multiplication, and by adding up parts and blocks.
@@ -79,19 +83,21 @@ class Units:
 # Products of two bfloat16 are exact in float32; scaled entries keep 8 bits.
 BFLOAT16 = Units(
   dtype=jnp.bfloat16,
-  gram_precision=None,
+  gram_precision=_DEFAULT,
   gram_error=0.0,
-  sum_precision=None,
+  sum_precision=_DEFAULT,
   plain_error=0.0,
   scaled_error=2.0**-8,
 )
 # TF32 keeps 11 bits of a float32. Its scalar products are taken of two bfloat16
-# halves, all but low by low: cut off, these lose 3 * 2^-14 at most.
+# halves, all but low by low: cut off, these lose 3 * 2^-14 at most. XLA adds up
+# the two lesser products first and the greater one to them, for which there is
+# the rest of the error.
 TFLOAT32 = Units(
   dtype=jnp.float32,
   gram_precision=jax.lax.DotAlgorithmPreset.BF16_BF16_F32_X3,
   gram_error=2.0**-12,
-  sum_precision=None,
+  sum_precision=_DEFAULT,
   plain_error=2.0**-10,
   scaled_error=2.0**-10,
 )
@@ -166,13 +172,14 @@ def norms(units: Units, parts: Sequence[Factors]) -> jax.Array:
   by_right += eps_right * most
 
   positions = sum(lengths.shape[-1] for lengths in in_right)
-  square = jnp.maximum(square, 0.0) + positions**2 * _FLOAT64 * most
+  terms = in_left[0].shape[1] * positions**2
+  square = jnp.maximum(square, 0.0) + terms * _FLOAT64 * most
   square += eps_left * by_right + eps_right * by_left
   left_error, right_error = _entry_errors(units, parts)
   entries = left_error * jnp.sqrt(by_right) + right_error * jnp.sqrt(by_left)
   # Both sides off at once; roundings of what is off, by a percent at most.
   rounding = left_error * right_error
-  rounding += 1.01 * (positions + _MORE_ROUNDINGS) * _CUT
+  rounding += 1.01 * (_lost(positions) + _MORE_ROUNDINGS * _CUT)
   return jnp.sqrt(square) + entries + rounding * jnp.sqrt(most)
 
 
@@ -195,7 +202,7 @@ def _left_gram(units, a, b):
   if a.is_index:
     # One-hot against dense: the entry that the index names.
     entries = jnp.take_along_axis(b.left, a.left[..., None, :], axis=-1)
-    return jnp.swapaxes(_sites.widen(entries, jnp.float64), -1, -2), 0.0
+    return jnp.swapaxes(_float64.widen(entries, jnp.float64), -1, -2), 0.0
   if b.is_index:
     transposed, error = _left_gram(units, b, a)
     return jnp.swapaxes(transposed, -1, -2), error
@@ -205,7 +212,11 @@ def _left_gram(units, a, b):
 def _gram(units, a, b):
   """((a_t . b_s) [units, blocks, t, s] in float64, its relative error)."""
   size = a.shape[-1]
-  if size <= _LONGEST:
+  if a.shape[2] == b.shape[2] == 1:
+    # No matrix, which a compiler would find out, and then round otherwise.
+    a, b = _float64.widen(a, jnp.float32), _float64.widen(b, jnp.float32)
+    product = jnp.sum(a * b, axis=-1)[..., None]
+  elif size <= _LONGEST:
     product = _multiply("uetd,uesd->uets", units, a, b)
   else:
     size = _PIECE
@@ -214,18 +225,27 @@ def _gram(units, a, b):
     )
     product = jnp.sum(pieces.astype(jnp.float64), axis=2)
     product = product[..., : a.shape[2], : b.shape[2]]
-  error = (size + 1) * _CUT + units.gram_error
-  return product.astype(jnp.float64), error
+  return product.astype(jnp.float64), _lost(size) + units.gram_error
+
+
+def _lost(count):
+  """What a sum of so many products can lose, relative to their lengths."""
+  return (1.25 * count + 2) * _CUT
 
 
 def _multiply(subscripts, units, a, b):
   return jnp.einsum(
     subscripts,
-    a.astype(units.dtype),
-    b.astype(units.dtype),
+    _handed_over(a, units),
+    _handed_over(b, units),
     precision=units.gram_precision,
     preferred_element_type=jnp.float32,
   )
+
+
+def _handed_over(x, units):
+  """In the type of the units, as rounded as it was."""
+  return x if x.dtype == units.dtype else _float64.widen(x, units.dtype)
 
 
 def _in_pieces(x):
@@ -252,8 +272,8 @@ def weighted_product(units: Units, left, right) -> jax.Array:
   """sum_{u,t} left (x) right, float32, one of them scaled."""
   return jnp.einsum(
     "uetd,uetp->edp",
-    left.astype(units.dtype),
-    right.astype(units.dtype),
+    _handed_over(left, units),
+    _handed_over(right, units),
     precision=units.sum_precision,
     preferred_element_type=jnp.float32,
   )

@@ -52,20 +52,6 @@ class Factors:
     return not self.is_index and self.left.shape[-1] < self.right.shape[-1]
 
 
-def widen(vectors: jax.Array, dtype: Any) -> jax.Array:
-  """Vectors in a wider type, as rounded as they were.
-
-  A compiler may take the value from before a rounding to bfloat16 for the one
-  behind it, in one place and not in another. Norms and sums have to be of the
-  same entries.
-  """
-  info = jnp.finfo(vectors.dtype)
-  wide = vectors.astype(jnp.promote_types(vectors.dtype, jnp.float32))
-  if info.bits < 32:
-    wide = jax.lax.reduce_precision(wide, info.nexp, info.nmant)
-  return wide.astype(dtype)
-
-
 class Rule(Protocol):
   """How the gradient of a view follows from what a site records."""
 
