@@ -114,8 +114,12 @@ def self_attention(
   """
   time, width = qkv.shape
   head_dim = width // (3 * num_heads)
-  split = jnp.reshape(qkv, (time, 3, num_heads, head_dim))
-  queries, keys, values = jnp.moveaxis(split, 1, 0)
+  # Split, not indexed: a split's gradient is one concatenation, that of three
+  # indexings is three arrays as wide as `qkv`, mostly zeros, added up.
+  queries, keys, values = (
+    jnp.reshape(part, (time, num_heads, head_dim))
+    for part in jnp.split(qkv, 3, axis=1)
+  )
   scores = jnp.einsum("qhd,khd->hqk", queries, keys)
   scores = scores * (head_dim**-0.5)
   scores = jnp.where(allowed[None, :, :], scores, _MASKED)
