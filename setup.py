@@ -53,6 +53,8 @@ _PEERS = [
   "torch>=2.5",
   "transformers>=4.50",
 ]
+# For a GPU; its compiler also works without one (experiments.predict_gpu_step).
+_CUDA = ["jax[cuda12]>=0.10,<0.13; sys_platform == 'linux'"]
 _ATTACK_PEERS = ["adversarial-robustness-toolbox>=1.20", "privacy-meter>=1.0"]
 
 setuptools.setup(
@@ -76,5 +78,6 @@ setuptools.setup(
     "pretrained": _PRETRAINED,
     "peers": _PEERS,
     "attack_peers": _ATTACK_PEERS,
+    "cuda": _CUDA,
   },
 )

@@ -27,6 +27,7 @@ def make_setting(
   intent_only: bool = False,
   compute_dtype: str = "float32",
   optimizer: str = "adam",
+  only_shapes: bool = False,
   **fields: Any,
 ) -> Setting:
   """Builds a model, its loss and records for it.
@@ -43,6 +44,8 @@ def make_setting(
     compute_dtype: "float32", or "bfloat16" for mixed precision: parameters and
       optimiser stay float32, the loss computes on rounded copies.
     optimizer: "adam" or "sgd".
+    only_shapes: Leave the parameters at their shapes, for those who compile
+      and do not run.
     **fields: Further fields of the model.
 
   Returns:
@@ -53,7 +56,7 @@ def make_setting(
   """
   if model in models.language_model_names():
     setting = _language_setting(
-      label, model, batch_size, length, vocab_size, fields
+      label, model, batch_size, length, vocab_size, only_shapes, fields
     )
     setting = dataclasses.replace(setting, optimizer=optimizer)
     return _in_precision(setting, compute_dtype)
@@ -64,6 +67,7 @@ def make_setting(
     length=length,
     num_intents=num_intents,
     num_slots=num_slots,
+    only_shapes=only_shapes,
     **fields,
   )
   changes: dict[str, Any] = {"label": label, "optimizer": optimizer}
@@ -95,7 +99,9 @@ def _intent_loss(tagger):
   return loss_fn
 
 
-def _language_setting(label, name, batch_size, length, vocab_size, fields):
+def _language_setting(
+  label, name, batch_size, length, vocab_size, only_shapes, fields
+):
   model = models.make_language_model(
     name, vocab_size=vocab_size, max_length=length, **fields
   )
@@ -107,7 +113,7 @@ def _language_setting(label, name, batch_size, length, vocab_size, fields):
     label=label,
     batch_size=batch_size,
     examples={"tokens": words, "mask": np.ones(words.shape, bool)},
-    params=model.init(jax.random.key(0)),
+    params=_methods.make_params(model, only_shapes=only_shapes),
     loss_fn=models.losses.language_model_loss(model),
   )
 

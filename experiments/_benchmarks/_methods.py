@@ -104,6 +104,7 @@ def make_setting(
   length: int,
   num_intents: int,
   num_slots: int,
+  only_shapes: bool = False,
   **fields: Any,
 ) -> Setting:
   """Builds a model and records for it; words are Zipf distributed.
@@ -115,6 +116,8 @@ def make_setting(
     length: Positions of a record, all of them used.
     num_intents: Intents.
     num_slots: Slot labels.
+    only_shapes: Leave the parameters at their shapes, for those who compile
+      and do not run.
     **fields: Further fields of the model.
 
   Returns:
@@ -145,9 +148,15 @@ def make_setting(
       "intent": rng.integers(num_intents, size=shape[0], dtype=np.int32),
       "slots": rng.integers(num_slots, size=shape, dtype=np.int32),
     },
-    params=model.init(jax.random.key(0)),
+    params=make_params(model, only_shapes=only_shapes),
     loss_fn=models.losses.joint_loss(model),
   )
+
+
+def make_params(model: Any, *, only_shapes: bool) -> Any:
+  """A model's initial parameters, or their shapes alone."""
+  key = jax.random.key(0)
+  return jax.eval_shape(model.init, key) if only_shapes else model.init(key)
 
 
 def draw_words(

@@ -1,0 +1,1 @@
+"""Configs of `experiments.predict_gpu_step`."""
