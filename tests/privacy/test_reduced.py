@@ -12,9 +12,10 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from trustjax import models, privacy
+from trustjax import models, privacy, training
 from trustjax.privacy._engines import _float64
 from trustjax.privacy._engines._bookkeeping import (
   _factors,
@@ -250,6 +251,67 @@ def test_the_price_is_small_where_positions_do_not_resemble_each_other(
   here = dataclasses.replace(units, gram_precision=None)
   exact = np.linalg.norm(gradient([part]))
   assert exact <= bound(here, [part]) <= (1 + percent / 100) * exact
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_price_on_a_trained_encoder(dtype, monkeypatch):
+  """Positions of a real model resemble each other: still about a percent."""
+  model = models.make_model(
+    "transformer",
+    vocab_size=1000,
+    num_intents=7,
+    num_slots=72,
+    max_length=32,
+    num_layers=4,
+    dim=256,
+    num_heads=4,
+    ff_dim=1024,
+  )
+  loss_fn, optimizer = models.losses.joint_loss(model), optax.adam(1e-3)
+  tokens = np.random.default_rng(0).integers(1000, size=(512, 32))
+  examples = {
+    "tokens": tokens.astype(np.int32),
+    "mask": np.ones(tokens.shape, bool),
+    "intent": (tokens.sum(axis=1) % 7).astype(np.int32),
+    "slots": (tokens % 72).astype(np.int32),
+  }
+  init, step = training.make_step(loss_fn, optimizer, chunk_size=8)
+  state = init(model.init(jax.random.key(0)))
+  for i in range(100):
+    ids = (np.arange(32) + 32 * i).astype(np.int32) % 512
+    lot = privacy.Lot(
+      examples={name: leaf[ids] for name, leaf in examples.items()},
+      valid=np.ones(32, bool),
+      ids=ids,
+    )
+    state, _ = step(state, lot, jax.random.key(1))
+
+  @_float64.batched
+  def reduced_norms(parts):
+    units = _reduced.units_of(parts)
+    units = units.get("default") or units["cuda"]
+    # No CPU multiplies halves for a float32.
+    return _reduced.norms(
+      dataclasses.replace(units, gram_precision=None), parts
+    )
+
+  found = []
+  for norms in (_norms.norms, reduced_norms):
+    monkeypatch.setattr(_norms, "norms", norms)
+    clip = privacy.clipped_grad(
+      models.in_precision(loss_fn, dtype),
+      privacy.ThresholdClip(clip_norm=1.0),
+      engine="bookkeeping",
+      chunk_size=8,
+    )
+    got = jax.jit(lambda *args, clip=clip: clip(*args).norms)(
+      state.params, lot, jax.random.key(0), ()
+    )
+    found.append(np.asarray(got, np.float64))
+  longer = found[1] / found[0] - 1
+  print(f"{dtype}: {longer.mean():.2%} on average, {longer.max():.2%} at most")
+  assert np.all(longer > 0) and longer.max() < 0.02
 
 
 def test_vectors_of_a_vocabulary_are_multiplied_in_pieces():
