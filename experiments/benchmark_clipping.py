@@ -13,7 +13,6 @@ SGD and the private step that defers the noise of unread rows is raced, too.
 """
 
 import pathlib
-from typing import Any
 
 from experiments._benchmarks import (
   _clipping_peers,
@@ -31,12 +30,7 @@ def check(config: _config_flags.Config) -> None:
       raise ValueError(
         f"config.{field}: got {config[field]}; it must be at least {least}"
       )
-  labels = list(config.models)
-  unknown = sorted(set(config.only) - set(labels))
-  if unknown:
-    raise ValueError(
-      f"config.only: got {unknown}; the models of config.models are {labels}"
-    )
+  _clipping_settings.chosen_models(config)
   unknown = sorted(set(config.peers) - set(_clipping_peers.NAMES))
   if unknown:
     raise ValueError(
@@ -44,23 +38,15 @@ def check(config: _config_flags.Config) -> None:
     )
 
 
-def chosen_models(config: _config_flags.Config) -> dict[str, dict[str, Any]]:
-  """Label to fields of the models to race, in the config's order."""
-  return {
-    label: fields.to_dict()
-    for label, fields in config.models.items()
-    if not config.only or label in config.only
-  }
-
-
 def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   """Races every model, writes and prints the record."""
   check(config)
+  chosen = _clipping_settings.chosen_models(config)
   results = _step_record.new_results(
-    config, {"models": chosen_models(config), "optimizer": config.optimizer}
+    config, {"models": chosen, "optimizer": config.optimizer}
   )
   notes = []
-  for label, fields in chosen_models(config).items():
+  for label, fields in chosen.items():
     chunk_sizes = fields.pop("chunk_sizes", config.chunk_sizes)
     setting = _clipping_settings.make_setting(
       label,

@@ -17,7 +17,6 @@ JAX_SKIP_CUDA_CONSTRAINTS_CHECK, so that the plugin does not ask for a driver.
 """
 
 import pathlib
-from typing import Any
 
 from experiments._benchmarks import (
   _clipping_settings,
@@ -32,15 +31,9 @@ from experiments._binary import _config_flags, _console
 def check(config: _config_flags.Config) -> None:
   """Raises ValueError if the config asks for what cannot be predicted."""
   _gpu_targets.find(config.gpu)
-  labels = list(config.models)
-  if not labels:
+  if not config.models:
     raise ValueError("config.models: got none; at least one is needed")
-  unknown = sorted(set(config.only) - set(labels))
-  if unknown:
-    raise ValueError(
-      f"config.only: got {unknown}; the models of config.models are {labels}"
-    )
-  for label, fields in chosen_models(config).items():
+  for label, fields in _clipping_settings.chosen_models(config).items():
     missing = [name for name in ("model", "batch_size") if name not in fields]
     if missing:
       raise ValueError(
@@ -50,21 +43,12 @@ def check(config: _config_flags.Config) -> None:
     _predictions.parse(methods, fields["batch_size"])
 
 
-def chosen_models(config: _config_flags.Config) -> dict[str, dict[str, Any]]:
-  """Label to fields of the models to predict, in the config's order."""
-  return {
-    label: fields.to_dict()
-    for label, fields in config.models.items()
-    if not config.only or label in config.only
-  }
-
-
 def run(config: _config_flags.Config, workdir: pathlib.Path) -> None:
   """Predicts every model, writes and prints the record."""
   check(config)
   gpu = _gpu_targets.find(config.gpu)
   device = _gpu_compiler.make_device(gpu)
-  models = chosen_models(config)
+  models = _clipping_settings.chosen_models(config)
   results = _prediction_record.new_results(config, gpu, models)
   pages = []
   for label, fields in models.items():

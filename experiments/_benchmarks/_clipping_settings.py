@@ -9,10 +9,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments._benchmarks import _methods
+from experiments._binary import _config_flags
 from trustjax import models, privacy
 
 Setting = _methods.Setting
 Method = _methods.Method
+
+
+def chosen_models(config: _config_flags.Config) -> dict[str, dict[str, Any]]:
+  """Label to fields of the models that `config.only` leaves, in their order.
+
+  Raises:
+    ValueError: It names one that `config.models` lacks.
+  """
+  labels = list(config.models)
+  unknown = sorted(set(config.only) - set(labels))
+  if unknown:
+    raise ValueError(
+      f"config.only: got {unknown}; the models of config.models are {labels}"
+    )
+  return {
+    label: config.models[label].to_dict()
+    for label in labels
+    if not config.only or label in config.only
+  }
 
 
 def make_setting(

@@ -31,14 +31,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from trustjax.privacy._engines import _float64
-from trustjax.privacy._engines._bookkeeping import _reduced, _sites
+from trustjax.privacy._engines._bookkeeping import _grams, _reduced, _sites
 
 Factors = _sites.Factors
 
 _UNIT = {32: 2.0**-24, 64: 2.0**-53}
-# Roundings of a product beside those of its sum: by the clip factor, by the
-# multiplication, and by adding up the parts and the blocks of a leaf.
-_MORE_ROUNDINGS = 4
 # From so many multiply-adds a unit's Gram matrices fill a core by themselves.
 _LARGE_UNIT = 1 << 14
 
@@ -75,7 +72,7 @@ def _exact_norms(parts, *, unit_by_unit):
 
 def _with_rounding(squares, lengths):
   """The norms, and what the rounding of the clipped sum can add to them."""
-  rounding = (lengths.shape[-1] + _MORE_ROUNDINGS) * _UNIT[32]
+  rounding = (lengths.shape[-1] + _reduced.MORE_ROUNDINGS) * _UNIT[32]
   return jnp.sqrt(squares) + rounding * jnp.sqrt(_most(lengths))
 
 
@@ -104,7 +101,7 @@ def _unit_by_gram(parts):
   total, lengths, eps = jnp.zeros((), jnp.float64), [], 0.0
   for i, part in enumerate(parts):
     for other in parts[i:]:
-      left, left_eps = _left_gram(part, other)
+      left, left_eps = _grams.left_gram(_dots, part, other)
       right, right_eps = _dots(part.right, other.right)
       product = left * right
       eps = max(eps, left_eps + right_eps)
@@ -128,21 +125,6 @@ def _dots(a, b):
     precision=jax.lax.Precision.HIGHEST,
   )
   return product, a.shape[-1] * _UNIT[64]
-
-
-def _left_gram(a: Factors, b: Factors):
-  """(l_t . l_s) for all pairs of positions, and its rounding."""
-  if a.is_index and b.is_index:
-    same = a.left[..., :, None] == b.left[..., None, :]
-    return same.astype(jnp.float64), 0.0
-  if a.is_index:
-    # One-hot against dense: the entry that the index names.
-    columns = jnp.take_along_axis(b.left, a.left[:, None, :], axis=-1)
-    return jnp.swapaxes(_float64.widen(columns, jnp.float64), -1, -2), 0.0
-  if b.is_index:
-    columns, _ = _left_gram(b, a)
-    return jnp.swapaxes(columns, -1, -2), 0.0
-  return _dots(a.left, b.left)
 
 
 def _norms_of_rows(part):

@@ -31,6 +31,7 @@ and full float32 here, too.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -39,17 +40,18 @@ import jax
 import jax.numpy as jnp
 
 from trustjax.privacy._engines import _float64
-from trustjax.privacy._engines._bookkeeping import _sites
+from trustjax.privacy._engines._bookkeeping import _grams, _sites
 
 Factors = _sites.Factors
 
 # Matrix units cut off what they add up, where others round it.
 _CUT = 2.0**-23
-_DEFAULT = jax.lax.Precision.DEFAULT  # Whatever precision is around.
+# Not None, which would take on `jax.default_matmul_precision`.
+_DEFAULT = jax.lax.Precision.DEFAULT
 _FLOAT64 = 2.0**-53
 # Roundings of an entry of the clipped sum beside those of adding positions up:
 # by the clip factor, by the multiplication, and by adding up parts and blocks.
-_MORE_ROUNDINGS = 4
+MORE_ROUNDINGS = 4
 # Products below 1e-38 are lost. With this much in every squared length the
 # relative bounds cover that: (a^2 + f)(b^2 + f) >= (a b + f)^2.
 _FLOOR = 2.0**-100
@@ -142,10 +144,9 @@ def norms(units: Units, parts: Sequence[Factors]) -> jax.Array:
     Norms, float64 [units], at least those of what `weighted_product` adds.
   """
   pairs = list(itertools.combinations_with_replacement(range(len(parts)), 2))
-  lefts = {(i, j): _left_gram(units, parts[i], parts[j]) for i, j in pairs}
-  rights = {
-    (i, j): _gram(units, parts[i].right, parts[j].right) for i, j in pairs
-  }
+  gram = functools.partial(_gram, units)
+  lefts = {(i, j): _grams.left_gram(gram, parts[i], parts[j]) for i, j in pairs}
+  rights = {(i, j): gram(parts[i].right, parts[j].right) for i, j in pairs}
   eps_left = max(error for _, error in lefts.values())
   eps_right = max(error for _, error in rights.values())
   each = range(len(parts))
@@ -179,7 +180,7 @@ def norms(units: Units, parts: Sequence[Factors]) -> jax.Array:
   entries = left_error * jnp.sqrt(by_right) + right_error * jnp.sqrt(by_left)
   # Both sides off at once; roundings of what is off, by a percent at most.
   rounding = left_error * right_error
-  rounding += 1.01 * (_lost(positions) + _MORE_ROUNDINGS * _CUT)
+  rounding += 1.01 * (_lost(positions) + MORE_ROUNDINGS * _CUT)
   return jnp.sqrt(square) + entries + rounding * jnp.sqrt(most)
 
 
@@ -192,21 +193,6 @@ def _entry_errors(units, parts):
       of_left, of_right = reversed(errors) if part.scales_left else errors
       left, right = max(left, of_left), max(right, of_right)
   return left, right
-
-
-def _left_gram(units, a, b):
-  """((l_t . l_s) [units, blocks, t, s] in float64, its relative error)."""
-  if a.is_index and b.is_index:
-    same = a.left[..., :, None] == b.left[..., None, :]
-    return same.astype(jnp.float64), 0.0
-  if a.is_index:
-    # One-hot against dense: the entry that the index names.
-    entries = jnp.take_along_axis(b.left, a.left[..., None, :], axis=-1)
-    return jnp.swapaxes(_float64.widen(entries, jnp.float64), -1, -2), 0.0
-  if b.is_index:
-    transposed, error = _left_gram(units, b, a)
-    return jnp.swapaxes(transposed, -1, -2), error
-  return _gram(units, a.left, b.left)
 
 
 def _gram(units, a, b):
